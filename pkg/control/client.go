@@ -1,0 +1,314 @@
+package control
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strconv"
+
+	"peercompute/pkg/mesh"
+)
+
+// Client talks to the node that owns a home directory.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// NewClient prepares a client; it connects on first use.
+func NewClient(home string) *Client {
+	c := &Client{socket: filepath.Join(home, SocketName)}
+	c.http = &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
+	}}
+	return c
+}
+
+func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", c.socket)
+	if err != nil {
+		return nil, mesh.Errorf(mesh.Unavailable, "no peerd answers at %s", c.socket).
+			WithHint("start one with: peerd run   (or point --home at the home of one that runs)").Because(err)
+	}
+	return conn, nil
+}
+
+// Close lets go of idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Whoami describes the node.
+func (c *Client) Whoami(ctx context.Context) (w Whoami, err error) {
+	return w, c.call(ctx, "GET", "/v1/whoami", nil, &w)
+}
+
+// Status is the node's state at a glance.
+func (c *Client) Status(ctx context.Context) (s Status, err error) {
+	return s, c.call(ctx, "GET", "/v1/status", nil, &s)
+}
+
+// Peers lists the trust list, sorted by name.
+func (c *Client) Peers(ctx context.Context) (ps []Peer, err error) {
+	return ps, c.call(ctx, "GET", "/v1/peers", nil, &ps)
+}
+
+// AddPeer trusts a peer.
+func (c *Client) AddPeer(ctx context.Context, a AddPeer) (p Peer, err error) {
+	return p, c.call(ctx, "POST", "/v1/peers", a, &p)
+}
+
+// AllowPeer changes a peer's grant.
+func (c *Client) AllowPeer(ctx context.Context, ref string, g GrantChange) (p Peer, err error) {
+	return p, c.call(ctx, "PATCH", "/v1/peers/"+url.PathEscape(ref), g, &p)
+}
+
+// RemovePeer ends trust. With keep, the peer's workloads go on running.
+func (c *Client) RemovePeer(ctx context.Context, ref string, keep bool) (r RemovedPeer, err error) {
+	return r, c.call(ctx, "DELETE", "/v1/peers/"+url.PathEscape(ref)+"?keep="+strconv.FormatBool(keep), nil, &r)
+}
+
+// UploadModule stores a WASM module on the node, by digest.
+func (c *Client) UploadModule(ctx context.Context, r io.Reader) (m Module, err error) {
+	req, err := http.NewRequestWithContext(ctx, "POST", "http://peerd/v1/modules", r)
+	if err != nil {
+		return m, err
+	}
+	req.Header.Set("Content-Type", "application/wasm")
+	return m, c.do(req, &m)
+}
+
+// Deploy deploys and reports each event to on. It returns the workload as last
+// reported; on failure the error, after on has seen the event with its log.
+func (c *Client) Deploy(ctx context.Context, d Deploy, on func(DeployEvent)) (Workload, error) {
+	var last Workload
+	body, err := json.Marshal(d)
+	if err != nil {
+		return last, err
+	}
+	req, err := http.NewRequestWithContext(ctx, "POST", "http://peerd/v1/deploy", bytes.NewReader(body))
+	if err != nil {
+		return last, err
+	}
+	resp, err := c.roundTrip(req)
+	if err != nil {
+		return last, err
+	}
+	defer resp.Body.Close()
+	dec := json.NewDecoder(resp.Body)
+	for {
+		var ev DeployEvent
+		if err := dec.Decode(&ev); err != nil {
+			return last, mesh.Errorf(mesh.Unavailable, "peerd ended the answer early; the deploy may still go on").
+				WithHint("look with: peerctl ps").Because(err)
+		}
+		if ev.Workload != nil {
+			last = *ev.Workload
+		}
+		if on != nil {
+			on(ev)
+		}
+		if ev.Error != nil {
+			return last, ev.Error.Err()
+		}
+		if ev.Done {
+			return last, nil
+		}
+	}
+}
+
+// Workloads lists what runs here and what this node deployed elsewhere; with
+// peer set, only what runs there.
+func (c *Client) Workloads(ctx context.Context, peer string) (ws []Workload, err error) {
+	return ws, c.call(ctx, "GET", "/v1/workloads?peer="+url.QueryEscape(peer), nil, &ws)
+}
+
+// Workload inspects one. A ref is a name or a unique prefix of an ID; peer narrows
+// the search and may be empty.
+func (c *Client) Workload(ctx context.Context, ref, peer string) (w Workload, err error) {
+	return w, c.call(ctx, "GET", workloadPath(ref, "", peer), nil, &w)
+}
+
+// Stop ends a workload and keeps its record and log.
+func (c *Client) Stop(ctx context.Context, ref, peer string) (w Workload, err error) {
+	return w, c.call(ctx, "POST", workloadPath(ref, "/stop", peer), nil, &w)
+}
+
+// Remove deletes a workload; a running one is stopped first only with force.
+func (c *Client) Remove(ctx context.Context, ref, peer string, force bool) (w Workload, err error) {
+	return w, c.call(ctx, "DELETE", workloadPath(ref, "", peer)+"&force="+strconv.FormatBool(force), nil, &w)
+}
+
+// Publish gives a workload a public name.
+func (c *Client) Publish(ctx context.Context, ref, peer string, p Publish) (w Workload, err error) {
+	return w, c.call(ctx, "POST", workloadPath(ref, "/publish", peer), p, &w)
+}
+
+// Unpublish withdraws it.
+func (c *Client) Unpublish(ctx context.Context, ref, peer string) (w Workload, err error) {
+	return w, c.call(ctx, "DELETE", workloadPath(ref, "/publish", peer), nil, &w)
+}
+
+// Logs streams a workload's log as plain bytes.
+func (c *Client) Logs(ctx context.Context, ref, peer string, follow bool, tail int) (io.ReadCloser, error) {
+	p := fmt.Sprintf("%s&follow=%t&tail=%d", workloadPath(ref, "/logs", peer), follow, tail)
+	req, err := http.NewRequestWithContext(ctx, "GET", "http://peerd"+p, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.roundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// Run executes a job in the foreground: stdin goes in, stdout and stderr come
+// out, and the exit is returned. The job ends when ctx does.
+func (c *Client) Run(ctx context.Context, r Run, stdin io.Reader, stdout, stderr io.Writer) (mesh.Exit, error) {
+	body, err := json.Marshal(r)
+	if err != nil {
+		return mesh.Exit{}, err
+	}
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return mesh.Exit{}, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	req, err := http.NewRequest("POST", "http://peerd/v1/run", bytes.NewReader(body))
+	if err != nil {
+		return mesh.Exit{}, err
+	}
+	req.Header.Set("Connection", "Upgrade")
+	req.Header.Set("Upgrade", UpgradeJob)
+	if err := req.Write(conn); err != nil {
+		return mesh.Exit{}, fmt.Errorf("cannot send to peerd: %w", err)
+	}
+	br := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(br, req)
+	if err != nil {
+		return mesh.Exit{}, lost(ctx, err)
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols {
+		defer resp.Body.Close()
+		return mesh.Exit{}, decodeError(resp)
+	}
+	go func() { _ = CopyFrames(conn, FrameStdin, stdin) }()
+	for {
+		typ, payload, err := ReadFrame(br)
+		if err != nil {
+			return mesh.Exit{}, lost(ctx, err)
+		}
+		switch typ {
+		case FrameStdout:
+			_, err = stdout.Write(payload)
+		case FrameStderr:
+			_, err = stderr.Write(payload)
+		case FrameExit:
+			var x mesh.Exit
+			return x, json.Unmarshal(payload, &x)
+		case FrameError:
+			var e Error
+			if err := json.Unmarshal(payload, &e); err != nil {
+				return mesh.Exit{}, err
+			}
+			return mesh.Exit{}, e.Err()
+		}
+		if err != nil {
+			return mesh.Exit{}, err
+		}
+	}
+}
+
+func lost(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return mesh.Errorf(mesh.Unavailable, "lost the connection to peerd").Because(err)
+}
+
+func workloadPath(ref, verb, peer string) string {
+	return "/v1/workloads/" + url.PathEscape(ref) + verb + "?peer=" + url.QueryEscape(peer)
+}
+
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://peerd"+path, body)
+	if err != nil {
+		return err
+	}
+	return c.do(req, out)
+}
+
+func (c *Client) do(req *http.Request, out any) error {
+	resp, err := c.roundTrip(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("cannot read the answer of peerd: %w", err)
+	}
+	return nil
+}
+
+func (c *Client) roundTrip(req *http.Request) (*http.Response, error) {
+	resp, err := c.http.Do(req)
+	if err != nil {
+		var me *mesh.Error
+		if errors.As(err, &me) {
+			return nil, me
+		}
+		return nil, err
+	}
+	if resp.StatusCode/100 != 2 {
+		defer resp.Body.Close()
+		return nil, decodeError(resp)
+	}
+	return resp, nil
+}
+
+func decodeError(resp *http.Response) error {
+	var e Error
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&e); err != nil || e.Msg == "" {
+		return fmt.Errorf("peerd answered %s", resp.Status)
+	}
+	return e.Err()
+}
+
+// RemoteError is an error that a node reported, with the name of the peer that
+// refused when it was another one.
+type RemoteError struct {
+	Cause *mesh.Error
+	Peer  string
+}
+
+// Err turns the JSON form into an error whose chain holds a *mesh.Error.
+func (e *Error) Err() error {
+	return &RemoteError{Cause: &mesh.Error{Kind: e.Code, Rule: e.Rule, Msg: e.Msg, Hint: e.Hint}, Peer: e.Peer}
+}
+
+// Unwrap lets errors.As find the mesh.Error.
+func (e *RemoteError) Unwrap() error { return e.Cause }
+
+func (e *RemoteError) Error() string {
+	if e.Peer != "" {
+		return e.Peer + " refused: " + e.Cause.Msg
+	}
+	return e.Cause.Msg
+}

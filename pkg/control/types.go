@@ -1,0 +1,168 @@
+// Package control is the local API of peerd and peergate: its types, the client
+// that peerctl uses, and the server. It speaks HTTP and JSON over a unix socket
+// in the node's home directory that only its owner can open. It makes no
+// decisions and knows no libp2p host.
+package control
+
+import (
+	"time"
+
+	"peercompute/pkg/mesh"
+)
+
+// SocketName is the socket's file name inside a node's home.
+const SocketName = "peerd.sock"
+
+// Whoami is GET /v1/whoami.
+type Whoami struct {
+	ID      mesh.PeerID `json:"id"`
+	Addrs   []string    `json:"addrs"` // each ends in /p2p/ID
+	Role    string      `json:"role"`  // "peer" or "gateway"
+	Version string      `json:"version"`
+}
+
+// Grant is what a peer may do on this machine. Everything is off by default; a
+// zero quota means nothing of it.
+type Grant struct {
+	Allow     []string       `json:"allow"`     // of observe, deploy, migrate, route, publish; sorted
+	Workloads int            `json:"workloads"` // at once
+	Resources mesh.Resources `json:"resources"` // sums over its workloads
+	Names     int            `json:"names"`     // public names at once (on a gateway)
+	Requests  int            `json:"requests"`  // signed requests a minute
+}
+
+// GrantChange edits a grant: nil fields stay as they are.
+type GrantChange struct {
+	Allow     *[]string `json:"allow,omitempty"`
+	Workloads *int      `json:"workloads,omitempty"`
+	MilliCPU  *int64    `json:"milli_cpu,omitempty"`
+	Memory    *int64    `json:"memory,omitempty"`
+	Disk      *int64    `json:"disk,omitempty"`
+	Names     *int      `json:"names,omitempty"`
+	Requests  *int      `json:"requests,omitempty"`
+}
+
+// Peer is one entry of the trust list.
+type Peer struct {
+	ID        mesh.PeerID `json:"id"`
+	Name      string      `json:"name"`
+	Addrs     []string    `json:"addrs"` // known multiaddrs, without /p2p/ID
+	Grant     Grant       `json:"grant"`
+	Added     time.Time   `json:"added"`
+	Connected bool        `json:"connected"`
+	Remote    string      `json:"remote,omitempty"` // multiaddr of the live connection
+}
+
+// AddPeer is POST /v1/peers. ID may be empty if an address ends in /p2p/ID.
+// Without Change.Allow the peer is known and reachable but may do nothing here.
+type AddPeer struct {
+	ID     string      `json:"id,omitempty"`
+	Name   string      `json:"name,omitempty"` // a DNS label; empty = chosen from the ID
+	Addrs  []string    `json:"addrs,omitempty"`
+	Change GrantChange `json:"grant"`
+}
+
+// RemovedPeer is the answer to DELETE /v1/peers/{peer}?keep=true|false.
+type RemovedPeer struct {
+	ID      mesh.PeerID       `json:"id"`
+	Name    string            `json:"name"`
+	Stopped []mesh.WorkloadID `json:"stopped"` // its workloads that were stopped here
+}
+
+// Workload is one line of ps and the whole of inspect.
+type Workload struct {
+	ID      mesh.WorkloadID `json:"id"`
+	Name    string          `json:"name"`
+	Peer    string          `json:"peer"`    // where it runs: the local name of the peer, or "self"
+	PeerID  mesh.PeerID     `json:"peer_id"` // where it runs
+	Owner   string          `json:"owner"`   // who deployed it: local name, "self", or the ID of a peer not known by name
+	OwnerID mesh.PeerID     `json:"owner_id"`
+	Kind    mesh.Runtime    `json:"kind"`
+	Shape   mesh.Shape      `json:"shape,omitempty"`
+	Image   string          `json:"image"`
+	State   mesh.State      `json:"state"`
+	URL     string          `json:"url"` // empty while it has none
+	Status  mesh.Status     `json:"status"`
+	Spec    *mesh.Spec      `json:"spec,omitempty"` // inspect only
+	Created time.Time       `json:"created"`
+}
+
+// Deploy is POST /v1/deploy. The answer is a stream of DeployEvent, one JSON
+// object a line.
+type Deploy struct {
+	Peer string    `json:"peer"` // name or unique ID prefix; "" or "self" = this machine if no other choice is possible
+	Spec mesh.Spec `json:"spec"` // Digest of a module uploaded by POST /v1/modules
+	Wait bool      `json:"wait"` // report until it answers (or fails); else return when accepted
+}
+
+// DeployEvent is one step of a deploy. The last one has Done set, or Error.
+type DeployEvent struct {
+	Workload *Workload      `json:"workload,omitempty"` // its state changed
+	Progress *mesh.Progress `json:"progress,omitempty"`
+	Log      []string       `json:"log,omitempty"` // with Error: the last lines of its log
+	Done     bool           `json:"done,omitempty"`
+	Error    *Error         `json:"error,omitempty"`
+}
+
+// Module is the answer to POST /v1/modules, whose body is the module itself.
+type Module struct {
+	Digest string `json:"digest"` // sha256:…
+	Size   int64  `json:"size"`
+}
+
+// Status is GET /v1/status.
+type Status struct {
+	Whoami
+	Uptime    time.Duration `json:"uptime"` // ns
+	Runtimes  []Runtime     `json:"runtimes"`
+	Peers     int           `json:"peers"`
+	Connected int           `json:"connected"`
+	Workloads int           `json:"workloads"` // running here
+	Routes    []Route       `json:"routes"`    // peerd: its gateways' names; peergate: all that it serves
+	Tunnels   []Tunnel      `json:"tunnels"`
+	Warnings  []string      `json:"warnings"` // what this platform or machine cannot do
+}
+
+// Runtime is one driver and whether it can be used now.
+type Runtime struct {
+	Kind   mesh.Runtime `json:"kind"`
+	Ready  bool         `json:"ready"`
+	Detail string       `json:"detail"` // version, or why not
+}
+
+// Route is one public name.
+type Route struct {
+	URL      string          `json:"url"`
+	Workload mesh.WorkloadID `json:"workload"`
+	Peer     string          `json:"peer"` // the other end: on a gateway the publisher, on a peer the gateway
+	Up       bool            `json:"up"`
+}
+
+// Tunnel is a connection between a peer and a gateway.
+type Tunnel struct {
+	Peer    string `json:"peer"` // name of the other end
+	Up      bool   `json:"up"`
+	Detail  string `json:"detail,omitempty"` // why it is down, and when it is tried again
+	Address string `json:"address,omitempty"`
+}
+
+// Publish is POST /v1/workloads/{ref}/publish; the answer is a Workload.
+type Publish struct {
+	Gateway string `json:"gateway,omitempty"`
+}
+
+// Run is the request part of a foreground job (see Client.Run).
+type Run struct {
+	Peer string    `json:"peer"`
+	Spec mesh.Spec `json:"spec"` // Runtime wasm, Shape job
+}
+
+// Error is the body of every answer that is not 2xx.
+type Error struct {
+	Kind string    `json:"kind"` // the stable name of a mesh.Kind
+	Code mesh.Kind `json:"code"`
+	Rule string    `json:"rule,omitempty"` // the rule that refused
+	Msg  string    `json:"message"`
+	Hint string    `json:"hint,omitempty"`
+	Peer string    `json:"peer,omitempty"` // who refused, if not this machine
+}

@@ -1,0 +1,67 @@
+// Package driver is the contract of a runtime: what peerd asks of whatever runs
+// workloads. It knows no runtime itself. Every implementation passes the suite in
+// pkg/driver/drivertest.
+package driver
+
+import (
+	"context"
+	"io"
+	"net"
+	"time"
+
+	"peercompute/pkg/mesh"
+)
+
+// Driver runs workloads of one kind. Its methods may be called from many
+// goroutines; calls about one workload are serialised by the caller.
+type Driver interface {
+	// Prepare makes what w runs available on this machine (pulls the image,
+	// compiles the module) and returns the digest of what will really run
+	// ("sha256:…"). It reports progress at most a few times a second. If
+	// w.Spec.Digest is set and differs, it fails with mesh.Denied. Idempotent.
+	Prepare(ctx context.Context, w mesh.Workload, progress func(mesh.Progress)) (digest string, err error)
+
+	// Start runs w, prepared before, and returns once it is started; it need not
+	// answer yet. Anything left of an earlier run of the same w.ID is removed
+	// first. ctx bounds only the start, not the life of the task. On error
+	// nothing of w is left running.
+	Start(ctx context.Context, w mesh.Workload) (Task, error)
+
+	// Adopt returns a task for each workload of this node that still runs, or has
+	// ended but is still known to the runtime, after peerd itself restarted.
+	Adopt(ctx context.Context) ([]Task, error)
+
+	// Remove deletes whatever is left of a workload that does not run: its
+	// container, network, scratch and log. No error if nothing is left.
+	Remove(ctx context.Context, id mesh.WorkloadID) error
+
+	// Logs reads the log of a workload, also after it ended, until Remove.
+	Logs(ctx context.Context, id mesh.WorkloadID, o LogOptions) (io.ReadCloser, error)
+}
+
+// Task is one run of a workload.
+type Task interface {
+	ID() mesh.WorkloadID
+	// Dial connects to the workload's port. It fails with mesh.Unavailable while
+	// nothing listens there.
+	Dial(ctx context.Context) (net.Conn, error)
+	// Wait blocks until the run has ended, or ctx has.
+	Wait(ctx context.Context) (mesh.Exit, error)
+	Stats(ctx context.Context) (mesh.Stats, error)
+	// Stop ends the run: politely, and after grace by force. When it returns nil
+	// nothing of the run executes any more. Stopping an ended task is no error.
+	Stop(ctx context.Context, grace time.Duration) error
+}
+
+// Runner is implemented by drivers that can run a job in the foreground.
+type Runner interface {
+	// Run executes w to its end. It returns an error only if the job could not be
+	// run at all; how it ended is in mesh.Exit. It stops the job when ctx ends.
+	Run(ctx context.Context, w mesh.Workload, stdin io.Reader, stdout, stderr io.Writer) (mesh.Exit, error)
+}
+
+// LogOptions selects part of a log.
+type LogOptions struct {
+	Follow bool // keep reading until the workload ends or ctx does
+	Tail   int  // the last n lines only; 0 = all that is kept
+}

@@ -1,0 +1,225 @@
+package mesh
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Runtime says what runs a workload.
+type Runtime string
+
+// The runtimes.
+const (
+	Container Runtime = "container" // a hardened Docker container
+	Wasm      Runtime = "wasm"      // a metered WebAssembly guest
+)
+
+// Shape says how a WASM guest is driven. It is empty for containers.
+type Shape string
+
+// The shapes of a WASM guest.
+const (
+	HTTP Shape = "http" // a CGI program: one instance per request
+	Job  Shape = "job"  // runs `_start` to its end
+)
+
+// Egress says what a workload may connect to.
+type Egress string
+
+// EgressNone is the only egress there is yet, and the zero value means it.
+const EgressNone Egress = "none"
+
+// Restart says when a workload that ended is started again.
+type Restart string
+
+// The restart policies. The zero value means RestartOnFailure for services.
+const (
+	RestartNo        Restart = "no"
+	RestartOnFailure Restart = "on-failure"
+	RestartAlways    Restart = "always"
+)
+
+// Resources bounds one workload. In a Spec, zero means the default; in a grant
+// the same fields bound the sum over all workloads of a peer.
+type Resources struct {
+	MilliCPU int64  `json:"milli_cpu,omitempty" cbor:"1,keyasint,omitempty"` // thousandths of a core
+	Memory   int64  `json:"memory,omitempty" cbor:"2,keyasint,omitempty"`    // bytes, swap included
+	Disk     int64  `json:"disk,omitempty" cbor:"3,keyasint,omitempty"`      // bytes of writable scratch (tmpfs)
+	PIDs     int64  `json:"pids,omitempty" cbor:"4,keyasint,omitempty"`      // processes and threads
+	Fuel     uint64 `json:"fuel,omitempty" cbor:"5,keyasint,omitempty"`      // units of schedule fuel/1 a request or job may burn
+}
+
+// Default bounds of a workload.
+const (
+	DefaultMilliCPU = 1000
+	DefaultMemory   = 256 << 20
+	DefaultDisk     = 64 << 20
+	DefaultPIDs     = 100
+	DefaultFuel     = 10_000_000_000
+	DefaultTimeout  = 30 * time.Second
+)
+
+// Publication asks for a public name.
+type Publication struct {
+	// Gateway is the gateway's peer ID, or the name under which the peer that
+	// runs the workload knows it; empty = that peer's only gateway.
+	Gateway string `json:"gateway,omitempty" cbor:"1,keyasint,omitempty"`
+}
+
+// Spec is all that a deployer says about a workload. It is signed as a whole.
+type Spec struct {
+	Name      string        `json:"name" cbor:"1,keyasint"` // a DNS label, unique per owner on a peer
+	Runtime   Runtime       `json:"runtime" cbor:"2,keyasint"`
+	Shape     Shape         `json:"shape,omitempty" cbor:"3,keyasint,omitempty"`
+	Image     string        `json:"image,omitempty" cbor:"4,keyasint,omitempty"`  // container: reference as typed; wasm: file name, for people
+	Digest    string        `json:"digest,omitempty" cbor:"5,keyasint,omitempty"` // "sha256:<64 hex>": module (required), image ID or manifest (pin, optional)
+	Args      []string      `json:"args,omitempty" cbor:"6,keyasint,omitempty"`
+	Env       []string      `json:"env,omitempty" cbor:"7,keyasint,omitempty"`  // KEY=VALUE
+	Port      uint16        `json:"port,omitempty" cbor:"8,keyasint,omitempty"` // container: the TCP port it listens on; 0 = none
+	Resources Resources     `json:"resources" cbor:"9,keyasint"`
+	Egress    Egress        `json:"egress,omitempty" cbor:"10,keyasint,omitempty"`
+	Restart   Restart       `json:"restart,omitempty" cbor:"11,keyasint,omitempty"`
+	Timeout   time.Duration `json:"timeout,omitempty" cbor:"12,keyasint,omitempty"` // wasm: wall clock of one request or job, ns
+	Publish   *Publication  `json:"publish,omitempty" cbor:"13,keyasint,omitempty"`
+}
+
+// Bounds of a Spec, so that one request cannot make a record of any size.
+const (
+	MaxName    = 40
+	MaxArgs    = 256
+	MaxEnv     = 256
+	MaxStrings = 64 << 10 // bytes of args and env together
+	MaxTimeout = time.Hour
+)
+
+// WithDefaults fills in what was left zero.
+func (s Spec) WithDefaults() Spec {
+	r := &s.Resources
+	setDefault(&r.MilliCPU, DefaultMilliCPU)
+	setDefault(&r.Memory, DefaultMemory)
+	setDefault(&r.PIDs, DefaultPIDs)
+	if s.Runtime == Container {
+		setDefault(&r.Disk, DefaultDisk)
+	} else {
+		setDefault(&r.Fuel, DefaultFuel)
+		setDefault(&s.Timeout, DefaultTimeout)
+		setDefault(&s.Shape, HTTP)
+	}
+	setDefault(&s.Egress, EgressNone)
+	setDefault(&s.Restart, RestartOnFailure)
+	return s
+}
+
+func setDefault[T comparable](p *T, v T) {
+	var zero T
+	if *p == zero {
+		*p = v
+	}
+}
+
+// Validate lists every problem of the spec in one Invalid error, or returns nil.
+// It judges form only; whether a peer may run it is admission's question.
+func (s Spec) Validate() error {
+	var bad []string
+	say := func(format string, args ...any) { bad = append(bad, fmt.Sprintf(format, args...)) }
+	if !ValidLabel(s.Name) {
+		say("name %q is not a DNS label of at most %d characters (a-z, 0-9, inner -)", s.Name, MaxName)
+	}
+	switch s.Runtime {
+	case Container:
+		if s.Image == "" {
+			say("a container needs an image")
+		}
+		if s.Shape != "" {
+			say("a container has no shape")
+		}
+	case Wasm:
+		if s.Shape != HTTP && s.Shape != Job {
+			say("shape %q is not http or job", s.Shape)
+		}
+		if s.Digest == "" {
+			say("a WASM workload needs the digest of its module")
+		}
+	default:
+		say("runtime %q is not container or wasm", s.Runtime)
+	}
+	if len(s.Image) > 512 || strings.ContainsAny(s.Image, "\x00\n\r") {
+		say("the image reference is malformed")
+	}
+	if s.Digest != "" && !ValidDigest(s.Digest) {
+		say("digest %q is not sha256: and 64 hex digits", s.Digest)
+	}
+	s.validateStrings(say)
+	r := s.Resources
+	if r.MilliCPU < 0 || r.Memory < 0 || r.Disk < 0 || r.PIDs < 0 || s.Timeout < 0 {
+		say("resources and timeout cannot be negative")
+	}
+	if r.Memory > 0 && r.Memory < 6<<20 {
+		say("memory %d B is under the least that starts, 6 MiB", r.Memory)
+	}
+	if s.Timeout > MaxTimeout {
+		say("timeout %s is over %s", s.Timeout, MaxTimeout)
+	}
+	if s.Egress != "" && s.Egress != EgressNone {
+		say("egress %q is not supported: only none", s.Egress)
+	}
+	switch s.Restart {
+	case "", RestartNo, RestartOnFailure, RestartAlways:
+	default:
+		say("restart %q is not no, on-failure or always", s.Restart)
+	}
+	if s.Publish != nil && len(s.Publish.Gateway) > 128 {
+		say("the gateway's name is over 128 characters")
+	}
+	if s.Publish != nil && s.Runtime == Container && s.Port == 0 {
+		say("publishing a container needs --port, the port it listens on")
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	return Errorf(Invalid, "%s", strings.Join(bad, "; "))
+}
+
+func (s Spec) validateStrings(say func(string, ...any)) {
+	if len(s.Args) > MaxArgs || len(s.Env) > MaxEnv {
+		say("more than %d arguments or %d environment variables", MaxArgs, MaxEnv)
+	}
+	total := 0
+	for _, a := range s.Args {
+		total += len(a)
+		if strings.ContainsRune(a, 0) {
+			say("an argument contains a NUL byte")
+		}
+	}
+	for _, kv := range s.Env {
+		total += len(kv)
+		k, _, ok := strings.Cut(kv, "=")
+		if !ok || k == "" || strings.ContainsAny(kv, "\x00") {
+			say("environment entry %q is not KEY=VALUE", k)
+		}
+	}
+	if total > MaxStrings {
+		say("arguments and environment are over %d bytes", MaxStrings)
+	}
+}
+
+// ValidLabel reports whether s is a lower-case DNS label of at most MaxName characters.
+func ValidLabel(s string) bool {
+	if s == "" || len(s) > MaxName || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// ValidDigest reports whether s is "sha256:" and 64 lower-case hex digits.
+func ValidDigest(s string) bool {
+	hex, ok := strings.CutPrefix(s, "sha256:")
+	return ok && len(hex) == 64 && strings.Trim(hex, "0123456789abcdef") == ""
+}

@@ -1,0 +1,66 @@
+package mesh
+
+import "time"
+
+// Workload is a spec that a peer has accepted, with what identifies it.
+type Workload struct {
+	ID      WorkloadID `json:"id" cbor:"1,keyasint"`
+	Owner   PeerID     `json:"owner" cbor:"2,keyasint"` // who signed the request; this machine's own ID for local ones
+	Spec    Spec       `json:"spec" cbor:"3,keyasint"`  // defaults filled in
+	Created time.Time  `json:"created" cbor:"4,keyasint"`
+}
+
+// State is where a workload is in its life.
+type State string
+
+// The states. Exited, Failed and Stopped are final until somebody acts.
+const (
+	Pending  State = "pending"  // accepted, nothing done yet
+	Pulling  State = "pulling"  // its image is being fetched or its module compiled
+	Starting State = "starting" // started, not answering yet
+	Running  State = "running"  // ready: it answers on its port (or has none)
+	Exited   State = "exited"   // ended by itself; see ExitCode
+	Failed   State = "failed"   // could not be started or kept up; see Reason
+	Stopping State = "stopping"
+	Stopped  State = "stopped" // on request
+	Unknown  State = "unknown" // its peer does not answer
+)
+
+// Final reports whether a workload in this state will not move by itself.
+func (s State) Final() bool { return s == Exited || s == Failed || s == Stopped }
+
+// Status is what is true of a workload now.
+type Status struct {
+	State    State     `json:"state" cbor:"1,keyasint"`
+	ExitCode int       `json:"exit_code,omitempty" cbor:"2,keyasint,omitempty"`
+	Reason   string    `json:"reason,omitempty" cbor:"3,keyasint,omitempty"` // one line for people
+	Since    time.Time `json:"since" cbor:"4,keyasint"`                      // when it entered State
+	Restarts int       `json:"restarts,omitempty" cbor:"5,keyasint,omitempty"`
+	Digest   string    `json:"digest,omitempty" cbor:"6,keyasint,omitempty"` // what really runs, once it is known
+	URL      string    `json:"url,omitempty" cbor:"7,keyasint,omitempty"`    // public address, while it is routed
+	Progress *Progress `json:"progress,omitempty" cbor:"8,keyasint,omitempty"`
+}
+
+// Progress is how far a long step has come.
+type Progress struct {
+	What  string `json:"what" cbor:"1,keyasint"`            // "pulling nginx:1.27"
+	Done  int64  `json:"done" cbor:"2,keyasint"`            // bytes
+	Total int64  `json:"total,omitempty" cbor:"3,keyasint"` // bytes; 0 = not known
+}
+
+// Exit is how a run ended.
+type Exit struct {
+	Code       int    `json:"code" cbor:"1,keyasint"`                            // the program's exit status
+	Kind       Kind   `json:"kind,omitempty" cbor:"2,keyasint,omitempty"`        // why it was ended from outside: OutOfFuel, OutOfMemory, Timeout, Trap, Canceled; 0 = it ended itself
+	Reason     string `json:"reason,omitempty" cbor:"3,keyasint,omitempty"`      // one line for people: "killed: memory 64 MiB"
+	Fuel       uint64 `json:"fuel,omitempty" cbor:"4,keyasint,omitempty"`        // units of fuel/1 burnt
+	PeakMemory int64  `json:"peak_memory,omitempty" cbor:"5,keyasint,omitempty"` // bytes
+}
+
+// Stats is a workload's consumption so far.
+type Stats struct {
+	CPU    time.Duration `json:"cpu"`    // processor time
+	Memory int64         `json:"memory"` // bytes now
+	PIDs   int64         `json:"pids,omitempty"`
+	Fuel   uint64        `json:"fuel,omitempty"`
+}

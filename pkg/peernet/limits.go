@@ -1,0 +1,81 @@
+package peernet
+
+import (
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+const muxerID = "/yamux/1.0.0"
+
+// muxer bounds what one connection may buffer, and keeps frames small so that a
+// short answer does not wait behind megabytes of someone's download.
+func muxer() *yamux.Transport {
+	t := *yamux.DefaultTransport
+	t.MaxMessageSize = 32 << 10
+	return &t
+}
+
+// The bounds of a node. A trusted peer may hold many streams (one per proxied
+// connection); before the handshake has shown who it is, a remote gets little.
+const (
+	maxConns         = 2048
+	maxConnsPerPeer  = 16
+	maxTransient     = 256
+	maxStreams       = 16384
+	maxStreamsPeer   = 8192
+	maxMemory        = 1 << 30
+	maxMemoryPerPeer = 512 << 20
+)
+
+func newResourceManager() (network.ResourceManager, error) {
+	cfg := rcmgr.PartialLimitConfig{
+		System: rcmgr.ResourceLimits{
+			Conns: maxConns, ConnsInbound: maxConns, ConnsOutbound: maxConns, FD: maxConns,
+			Streams: maxStreams, StreamsInbound: maxStreams, StreamsOutbound: maxStreams, Memory: maxMemory,
+		},
+		Transient: rcmgr.ResourceLimits{
+			Conns: maxTransient, ConnsInbound: maxTransient, ConnsOutbound: maxTransient, FD: maxTransient,
+			Streams: maxStreamsPeer, StreamsInbound: maxStreamsPeer, StreamsOutbound: maxStreamsPeer, Memory: 64 << 20,
+		},
+		PeerDefault: rcmgr.ResourceLimits{
+			Conns: maxConnsPerPeer, ConnsInbound: maxConnsPerPeer, ConnsOutbound: maxConnsPerPeer, FD: maxConnsPerPeer,
+			Streams: maxStreamsPeer, StreamsInbound: maxStreamsPeer, StreamsOutbound: maxStreamsPeer, Memory: maxMemoryPerPeer,
+		},
+		ProtocolDefault: rcmgr.ResourceLimits{
+			Streams: maxStreams, StreamsInbound: maxStreams, StreamsOutbound: maxStreams, Memory: maxMemory,
+		},
+		ProtocolPeerDefault: rcmgr.ResourceLimits{
+			Streams: maxStreamsPeer, StreamsInbound: maxStreamsPeer, StreamsOutbound: maxStreamsPeer, Memory: maxMemoryPerPeer,
+		},
+		Conn: rcmgr.ResourceLimits{
+			Conns: 1, ConnsInbound: 1, ConnsOutbound: 1, FD: 1, Streams: maxStreamsPeer,
+			StreamsInbound: maxStreamsPeer, StreamsOutbound: maxStreamsPeer, Memory: maxMemoryPerPeer,
+		},
+		Stream: rcmgr.ResourceLimits{Streams: 1, StreamsInbound: 1, StreamsOutbound: 1, Memory: 32 << 20},
+	}
+	limits := cfg.Build(rcmgr.DefaultLimits.AutoScale())
+	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits),
+		rcmgr.WithMetricsDisabled(),
+		rcmgr.WithLimitPerSubnet(
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: maxTransient}},
+			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: maxTransient}}))
+}
+
+// tcpFirst dials TCP before QUIC: on one connection TCP with TLS moves several
+// times as much (measured on loopback: 1.1 against 0.4 GiB/s), and a peer
+// behind NAT dials out either way.
+func tcpFirst(addrs []ma.Multiaddr) []network.AddrDelay {
+	out := make([]network.AddrDelay, 0, len(addrs))
+	for _, a := range addrs {
+		d := network.AddrDelay{Addr: a}
+		if _, err := a.ValueForProtocol(ma.P_UDP); err == nil {
+			d.Delay = 300 * time.Millisecond
+		}
+		out = append(out, d)
+	}
+	return out
+}

@@ -1,0 +1,349 @@
+// Package peernet owns the libp2p host: it listens, dials, gates connections
+// against the trust list at every interceptor, bounds what a remote can make it
+// hold, and hands streams to handlers. It decides nothing itself: who is allowed
+// is asked of a Gate.
+package peernet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"peercompute/pkg/mesh"
+)
+
+// Gate answers who may be connected. It is asked on every connection and again
+// on every stream, so its answer takes effect at once.
+type Gate interface {
+	Allowed(mesh.PeerID) bool
+}
+
+// Config is what New needs.
+type Config struct {
+	Key       crypto.PrivKey // Ed25519
+	Listen    []string       // multiaddrs; empty = do not listen
+	Gate      Gate
+	Log       *slog.Logger
+	OnConnect func(mesh.PeerID, bool) // a peer's first connection came (true) or last went (false); must not block
+}
+
+// Net is a node's end of the network.
+type Net struct {
+	cfg    Config
+	listen []ma.Multiaddr
+	host   host.Host
+	gater  *gater
+
+	mu      sync.Mutex
+	closed  bool
+	cancels map[mesh.PeerID]map[*Stream]struct{} // inbound streams being handled
+	wg      sync.WaitGroup
+}
+
+// New builds the host. Nothing listens until Run.
+func New(cfg Config) (*Net, error) {
+	if cfg.Key == nil || cfg.Gate == nil {
+		return nil, errors.New("peernet: Key and Gate are required")
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	n := &Net{cfg: cfg, cancels: map[mesh.PeerID]map[*Stream]struct{}{}}
+	for _, s := range cfg.Listen {
+		a, err := ma.NewMultiaddr(s)
+		if err != nil {
+			return nil, mesh.Errorf(mesh.Invalid, "cannot listen on %q: not a multiaddr", s).
+				WithHint("use for example /ip4/0.0.0.0/tcp/4001 or /ip4/0.0.0.0/udp/4001/quic-v1").Because(err)
+		}
+		n.listen = append(n.listen, a)
+	}
+	n.gater = &gater{gate: cfg.Gate, self: func() mesh.PeerID { return n.host.ID() }}
+	limiter, err := newResourceManager()
+	if err != nil {
+		return nil, fmt.Errorf("cannot build the resource manager: %w", err)
+	}
+	cm, err := connmgr.NewConnManager(256, 1024, connmgr.WithGracePeriod(time.Minute))
+	if err != nil {
+		return nil, err
+	}
+	h, err := libp2p.New(
+		libp2p.Identity(cfg.Key),
+		libp2p.NoListenAddrs,
+		libp2p.NoTransports,
+		libp2p.Transport(tcp.NewTCPTransport),
+		libp2p.Transport(libp2pquic.NewTransport),
+		libp2p.Security(libp2ptls.ID, libp2ptls.New),
+		libp2p.Muxer(muxerID, muxer()),
+		libp2p.ConnectionGater(n.gater),
+		libp2p.ResourceManager(limiter),
+		libp2p.ConnectionManager(cm),
+		libp2p.DisableRelay(),
+		libp2p.DisableMetrics(),
+		libp2p.DisableIdentifyAddressDiscovery(),
+		libp2p.UserAgent("peercompute"),
+		libp2p.SwarmOpts(swarm.WithDialRanker(tcpFirst), swarm.WithDialTimeout(15*time.Second)),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("cannot build the network host: %w", err)
+	}
+	n.host = h
+	h.Network().Notify(&network.NotifyBundle{
+		ConnectedF: func(_ network.Network, c network.Conn) {
+			// Trust may have been withdrawn while the connection was being set up.
+			if !cfg.Gate.Allowed(c.RemotePeer()) {
+				go c.Close()
+				return
+			}
+			n.notify(c.RemotePeer(), true)
+		},
+		DisconnectedF: func(nw network.Network, c network.Conn) {
+			if nw.Connectedness(c.RemotePeer()) != network.Connected {
+				n.notify(c.RemotePeer(), false)
+			}
+		},
+	})
+	return n, nil
+}
+
+func (n *Net) notify(p mesh.PeerID, up bool) {
+	if n.cfg.OnConnect != nil {
+		n.cfg.OnConnect(p, up)
+	}
+}
+
+// Run listens until ctx ends, then closes every stream and connection and waits
+// for all handlers.
+func (n *Net) Run(ctx context.Context, ready func()) error {
+	defer n.close()
+	if len(n.listen) > 0 {
+		if err := n.host.Network().Listen(n.listen...); err != nil {
+			return mesh.Errorf(mesh.Unavailable, "cannot listen on %v", n.cfg.Listen).
+				WithHint("is another program using the port? choose another with --listen").Because(err)
+		}
+	}
+	if ready != nil {
+		ready()
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func (n *Net) close() {
+	n.mu.Lock()
+	n.closed = true
+	for _, set := range n.cancels {
+		for s := range set {
+			s.Reset()
+		}
+	}
+	n.mu.Unlock()
+	n.host.Close()
+	n.wg.Wait()
+}
+
+// ID is this node's peer ID.
+func (n *Net) ID() mesh.PeerID { return n.host.ID() }
+
+// Addrs are the addresses others can dial, each ending in /p2p/ID. Unspecified
+// listen addresses are expanded to the machine's own.
+func (n *Net) Addrs() []string {
+	addrs, err := n.host.Network().InterfaceListenAddresses()
+	if err != nil {
+		addrs = n.host.Addrs()
+	}
+	out := make([]string, 0, len(addrs))
+	for _, a := range addrs {
+		if manet.IsIP6LinkLocal(a) {
+			continue
+		}
+		out = append(out, a.String()+"/p2p/"+n.host.ID().String())
+	}
+	return out
+}
+
+// Learn records where a peer can be dialled.
+func (n *Net) Learn(p mesh.PeerID, addrs []string) {
+	for _, s := range addrs {
+		if a, err := ma.NewMultiaddr(s); err == nil {
+			a, _ = peer.SplitAddr(a)
+			if a != nil {
+				n.host.Peerstore().AddAddr(p, a, peerstore.PermanentAddrTTL)
+			}
+		}
+	}
+}
+
+// ParseAddr checks a multiaddr and splits off its /p2p/ID, if it has one.
+func ParseAddr(s string) (addr string, id mesh.PeerID, err error) {
+	a, err := ma.NewMultiaddr(s)
+	if err != nil {
+		return "", "", mesh.Errorf(mesh.Invalid, "%q is not a multiaddr", s).
+			WithHint("it looks like /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…; the other side prints its own with: peerctl whoami").Because(err)
+	}
+	rest, id := peer.SplitAddr(a)
+	if rest == nil {
+		return "", id, nil
+	}
+	return rest.String(), id, nil
+}
+
+// Connect makes sure there is a connection to p.
+func (n *Net) Connect(ctx context.Context, p mesh.PeerID) error {
+	if err := n.host.Connect(ctx, peer.AddrInfo{ID: p}); err != nil {
+		return dialError(ctx, p, err)
+	}
+	return nil
+}
+
+func dialError(ctx context.Context, p mesh.PeerID, err error) error {
+	if ctx.Err() != nil {
+		return mesh.Errorf(mesh.Timeout, "peer %s did not answer in time", short(p)).
+			WithHint("is peerd running there, and can this machine reach its address?").Because(err)
+	}
+	if errors.Is(err, swarm.ErrGaterDisallowedConnection) {
+		return mesh.Errorf(mesh.Untrusted, "peer %s is not on this machine's trust list", short(p)).
+			WithHint("trust it first: peerctl peers add")
+	}
+	return mesh.Errorf(mesh.Unavailable, "cannot reach peer %s", short(p)).
+		WithHint("is peerd running there, does it trust this machine, and is its address right? see: peerctl peers ls").Because(err)
+}
+
+func short(p mesh.PeerID) string {
+	s := p.String()
+	if len(s) > 12 {
+		s = s[:6] + "…" + s[len(s)-6:]
+	}
+	return s
+}
+
+// Connected reports whether there is a connection to p, and the address of one.
+func (n *Net) Connected(p mesh.PeerID) (addr string, ok bool) {
+	conns := n.host.Network().ConnsToPeer(p)
+	if len(conns) == 0 {
+		return "", false
+	}
+	return conns[0].RemoteMultiaddr().String(), true
+}
+
+// Open dials p if need be and opens a stream of the given protocol.
+func (n *Net) Open(ctx context.Context, p mesh.PeerID, proto string) (*Stream, error) {
+	if !n.cfg.Gate.Allowed(p) {
+		return nil, mesh.Errorf(mesh.Untrusted, "peer %s is not on this machine's trust list", short(p))
+	}
+	s, err := n.host.NewStream(ctx, p, protocol.ID(proto))
+	if err != nil {
+		return nil, dialError(ctx, p, err)
+	}
+	return &Stream{Stream: s}, nil
+}
+
+// Handle registers the handler of a protocol. The handler owns the stream and
+// runs in its own goroutine; ctx ends when the stream is reset from here (the
+// peer was removed, or the node stops). The stream is closed when it returns.
+func (n *Net) Handle(proto string, h func(ctx context.Context, s *Stream)) {
+	n.host.SetStreamHandler(protocol.ID(proto), func(ns network.Stream) {
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		s := &Stream{Stream: ns, cancel: cancel}
+		if !n.track(s) {
+			s.Reset()
+			return
+		}
+		defer n.untrack(s)
+		// After tracking, so that a removal in between still finds the stream.
+		if !n.cfg.Gate.Allowed(s.Peer()) {
+			s.Reset()
+			return
+		}
+		h(ctx, s)
+		s.Close()
+	})
+}
+
+func (n *Net) track(s *Stream) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return false
+	}
+	set := n.cancels[s.Peer()]
+	if set == nil {
+		set = map[*Stream]struct{}{}
+		n.cancels[s.Peer()] = set
+	}
+	set[s] = struct{}{}
+	n.wg.Add(1)
+	return true
+}
+
+func (n *Net) untrack(s *Stream) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if set := n.cancels[s.Peer()]; set != nil {
+		delete(set, s)
+		if len(set) == 0 {
+			delete(n.cancels, s.Peer())
+		}
+	}
+	n.wg.Done()
+}
+
+// Disconnect resets every stream of p, cancels their handlers and closes its
+// connections. The gate must refuse p already.
+func (n *Net) Disconnect(p mesh.PeerID) error {
+	n.mu.Lock()
+	for s := range n.cancels[p] {
+		s.Reset()
+	}
+	n.mu.Unlock()
+	err := n.host.Network().ClosePeer(p)
+	n.host.Peerstore().ClearAddrs(p)
+	return err
+}
+
+// Stream is one bidirectional stream to a peer. It is a net.Conn.
+type Stream struct {
+	network.Stream
+	cancel context.CancelFunc
+}
+
+var _ net.Conn = (*Stream)(nil)
+
+// Peer is who is at the other end, as the connection's handshake proved.
+func (s *Stream) Peer() mesh.PeerID { return s.Conn().RemotePeer() }
+
+// Reset ends the stream in both directions at once, without waiting.
+func (s *Stream) Reset() {
+	if s.cancel != nil {
+		s.cancel()
+	}
+	_ = s.Stream.Reset()
+}
+
+// LocalAddr and RemoteAddr make a Stream a net.Conn.
+func (s *Stream) LocalAddr() net.Addr  { return addr(s.Conn().LocalPeer().String()) }
+func (s *Stream) RemoteAddr() net.Addr { return addr(s.Conn().RemotePeer().String()) }
+
+type addr string
+
+func (addr) Network() string  { return "libp2p" }
+func (a addr) String() string { return string(a) }
