@@ -1,0 +1,60 @@
+// Package testkit is what tests of several packages share: it names what a test
+// needs and skips, or fails where the run requires it.
+package testkit
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// RequireEnv lists, comma-separated, the features whose absence fails a test
+// instead of skipping it; "all" stands for every feature.
+const RequireEnv = "PEERCOMPUTE_REQUIRE"
+
+// Need skips the test if the feature is not there. Features: docker (an engine
+// answers), root, linux, or the name of a program on the PATH.
+func Need(t testing.TB, feature string) {
+	t.Helper()
+	why := missing(feature)
+	if why == "" {
+		return
+	}
+	required := strings.Split(os.Getenv(RequireEnv), ",")
+	if slices.Contains(required, feature) || slices.Contains(required, "all") {
+		t.Fatalf("%s is required by %s and missing: %s", feature, RequireEnv, why)
+	}
+	t.Skipf("needs %s: %s", feature, why)
+}
+
+func missing(feature string) string {
+	switch feature {
+	case "docker":
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		var d net.Dialer
+		c, err := d.DialContext(ctx, "unix", "/var/run/docker.sock")
+		if err != nil {
+			return "no Docker engine answers at /var/run/docker.sock"
+		}
+		c.Close()
+	case "root":
+		if os.Geteuid() != 0 {
+			return "not running as root"
+		}
+	case "linux":
+		if _, err := os.Stat("/proc/self/status"); err != nil {
+			return "not Linux"
+		}
+	default:
+		if _, err := exec.LookPath(feature); err != nil {
+			return feature + " is not on the PATH"
+		}
+	}
+	return ""
+}
