@@ -1,0 +1,234 @@
+// Package request carries signed requests between nodes: the server that admits
+// each at most once and hands it to the handler of its verb, and the client that
+// signs and sends them. What a verb means is decided by whoever registers it.
+package request
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"peercompute/pkg/admission"
+	"peercompute/pkg/identity"
+	"peercompute/pkg/mesh"
+	"peercompute/pkg/peernet"
+	"peercompute/pkg/store"
+	"peercompute/pkg/trust"
+	"peercompute/pkg/wire"
+)
+
+const (
+	readTimeout  = 15 * time.Second // for a whole envelope
+	writeTimeout = 15 * time.Second
+	maxAtOnce    = 1024 // requests handled at the same time
+)
+
+// Call is an admitted request, as its handler sees it.
+type Call struct {
+	From   mesh.PeerID
+	Grant  trust.Grant
+	Digest wire.Digest
+	Body   []byte // decode with wire.DecodeBody
+}
+
+// Reply is what a handler wants done.
+type Reply struct {
+	Body   any                                                // of the answer
+	Commit func(*store.Tx) error                              // the effect; committed together with the answer
+	After  func()                                             // runs once Commit is on disk, before the answer is sent
+	Stream func(ctx context.Context, s *peernet.Stream) error // what follows the answer on the same stream
+}
+
+// Handler acts on one verb. It must not have effects itself: they belong into
+// Reply.Commit, so that they happen exactly if the answer is recorded.
+type Handler func(ctx context.Context, c *Call) (Reply, error)
+
+// Config is what NewServer needs.
+type Config struct {
+	Key      *identity.Key
+	Net      *peernet.Net
+	Gate     *admission.Gate
+	Store    *store.Store
+	Now      func() time.Time
+	Log      *slog.Logger
+	Handlers map[wire.Verb]Handler
+}
+
+// Server answers hellos and requests.
+type Server struct {
+	cfg  Config
+	slot chan struct{}
+}
+
+// NewServer registers the protocols on the network.
+func NewServer(cfg Config) *Server {
+	s := &Server{cfg: cfg, slot: make(chan struct{}, maxAtOnce)}
+	cfg.Net.Handle(wire.ProtocolHello, s.hello)
+	cfg.Net.Handle(wire.ProtocolRequest, s.request)
+	return s
+}
+
+func (s *Server) hello(_ context.Context, st *peernet.Stream) {
+	st.SetDeadline(time.Now().Add(readTimeout))
+	var nonce wire.Nonce
+	if _, err := io.ReadFull(st, nonce[:]); err != nil {
+		st.Reset()
+		return
+	}
+	data, err := wire.SealHello(s.cfg.Key.Private, wire.Hello{
+		Version: wire.Version, From: s.cfg.Key.ID, To: st.Peer(), Nonce: nonce,
+		Incarnation: s.cfg.Store.Incarnation(), Time: s.cfg.Gate.Now().UnixMilli(), Challenge: s.cfg.Gate.Challenge(st.Peer()),
+	})
+	if err == nil {
+		err = writeMessage(st, data)
+	}
+	if err != nil {
+		st.Reset()
+	}
+}
+
+func (s *Server) request(ctx context.Context, st *peernet.Stream) {
+	select {
+	case s.slot <- struct{}{}:
+		defer func() { <-s.slot }()
+	default:
+		st.Reset() // the client sees a lost stream and may try again
+		return
+	}
+	st.SetReadDeadline(time.Now().Add(readTimeout))
+	data, err := readMessage(st, wire.MaxRequest)
+	if err != nil {
+		st.Reset()
+		return
+	}
+	st.SetReadDeadline(time.Time{})
+	if err := s.serve(ctx, st, data); err != nil {
+		s.cfg.Log.Debug("request stream ended", "peer", st.Peer(), "err", err)
+		st.Reset()
+	}
+}
+
+func (s *Server) serve(ctx context.Context, st *peernet.Stream, data []byte) error {
+	o, err := wire.OpenRequest(data)
+	if err != nil {
+		// Not even well formed: there is no request to answer in its name.
+		s.refused(st.Peer(), "unreadable", err)
+		return s.answerUnsigned(st, data, err)
+	}
+	ticket, prior, err := s.cfg.Gate.Admit(ctx, st.Peer(), o)
+	if err != nil {
+		s.refused(st.Peer(), o.Verb.String(), err)
+		answer, sealErr := s.seal(o, nil, err)
+		if sealErr != nil {
+			return sealErr
+		}
+		return send(st, answer)
+	}
+	if prior != nil {
+		return send(st, prior)
+	}
+	defer ticket.Release()
+	return s.act(ctx, st, ticket)
+}
+
+func (s *Server) act(ctx context.Context, st *peernet.Stream, t *admission.Ticket) error {
+	reply, herr := s.handle(ctx, t)
+	if herr == nil {
+		answer, err := s.seal(t.Opened, reply.Body, nil)
+		if err != nil {
+			return err
+		}
+		keep := answer
+		if reply.Stream != nil {
+			keep = nil // a stream cannot be given twice
+		}
+		herr = t.Finish(ctx, keep, reply.Commit)
+		if herr == nil {
+			if reply.After != nil {
+				reply.After()
+			}
+			if err := send(st, answer); err != nil || reply.Stream == nil {
+				return err
+			}
+			return reply.Stream(ctx, st)
+		}
+	}
+	s.refused(t.From, t.Verb.String(), herr)
+	answer, err := s.seal(t.Opened, nil, herr)
+	if err != nil {
+		return err
+	}
+	if err := t.Finish(ctx, answer, nil); err != nil {
+		return fmt.Errorf("cannot record a refusal: %w", err)
+	}
+	return send(st, answer)
+}
+
+func (s *Server) handle(ctx context.Context, t *admission.Ticket) (Reply, error) {
+	h := s.cfg.Handlers[t.Verb]
+	if h == nil {
+		return Reply{}, mesh.Errorf(mesh.Unsupported, "this node does not take %s requests", t.Verb).WithRule("request.verb")
+	}
+	return h(ctx, &Call{From: t.From, Grant: t.Grant, Digest: t.Digest, Body: t.Body})
+}
+
+func (s *Server) refused(p mesh.PeerID, what string, err error) {
+	e := mesh.AsError(err)
+	s.cfg.Log.Info("refused a request", "peer", p, "verb", what, "kind", e.Kind, "rule", e.Rule, "reason", e.Error())
+}
+
+func (s *Server) seal(o *wire.Opened, body any, failure error) ([]byte, error) {
+	r := wire.Response{Version: wire.Version, Verb: o.Verb, From: s.cfg.Key.ID, To: o.Signer, Request: o.Digest,
+		Time: s.cfg.Gate.Now().UnixMilli()}
+	if failure != nil {
+		r.Error = wire.NewError(failure)
+	} else if body != nil {
+		b, err := wire.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		r.Body = b
+	}
+	return wire.SealResponse(s.cfg.Key.Private, r)
+}
+
+// answerUnsigned tells the sender why its bytes were not taken as a request. The
+// answer is signed and bound to those bytes, but carries verb 0.
+func (s *Server) answerUnsigned(st *peernet.Stream, data []byte, why error) error {
+	o := &wire.Opened{Signer: st.Peer(), Digest: digestOf(data)}
+	answer, err := s.seal(o, nil, why)
+	if err != nil {
+		return err
+	}
+	return send(st, answer)
+}
+
+func send(st *peernet.Stream, data []byte) error {
+	st.SetWriteDeadline(time.Now().Add(writeTimeout))
+	defer st.SetWriteDeadline(time.Time{})
+	return writeMessage(st, data)
+}
+
+// A message is its length (4 bytes, big-endian) and an envelope.
+func writeMessage(w io.Writer, data []byte) error {
+	b := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(data)), uint32(len(data)))
+	_, err := w.Write(append(b, data...))
+	return err
+}
+
+func readMessage(r io.Reader, limit int) ([]byte, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(head[:])
+	if n > uint32(limit) {
+		return nil, mesh.Errorf(mesh.TooLarge, "message of %d bytes is over the limit of %d", n, limit)
+	}
+	data := make([]byte, n)
+	_, err := io.ReadFull(r, data)
+	return data, err
+}

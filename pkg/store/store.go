@@ -1,0 +1,334 @@
+// Package store owns a node's state file: one bbolt database with one writer, a
+// schema version and ordered migrations. Acknowledged means on disk: Update
+// returns nil only after fsync. After a failed write it never writes again,
+// because what the disk holds is then unknown.
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+
+	"peercompute/pkg/mesh"
+)
+
+// FileName is the state file's name in a node's home.
+const FileName = "state.db"
+
+// Version is the schema version that this program writes.
+const Version = 1
+
+// Bucket names one table. The set is fixed here, so that a reader of this file
+// sees all that a node remembers.
+type Bucket string
+
+// The buckets and who owns them.
+const (
+	Meta        Bucket = "meta"         // store
+	TrustLog    Bucket = "trust_log"    // trust: sequence number → entry
+	TrustTasks  Bucket = "trust_tasks"  // trust: removals not finished
+	Nonces      Bucket = "nonces"       // admission: peer, nonce → outcome
+	NonceExpiry Bucket = "nonce_expiry" // admission: expiry, peer, nonce → nothing
+	Workloads   Bucket = "workloads"    // supervisor: workload ID → record
+	Remote      Bucket = "remote"       // node: workloads that this node deployed elsewhere
+	Routes      Bucket = "routes"       // gateway: label → route
+)
+
+var buckets = [...]Bucket{Meta, TrustLog, TrustTasks, Nonces, NonceExpiry, Workloads, Remote, Routes}
+
+var (
+	keyVersion     = []byte("version")
+	keyIncarnation = []byte("incarnation")
+	keyNode        = []byte("node")
+)
+
+// Store is an open state file.
+type Store struct {
+	db          *bolt.DB
+	incarnation [16]byte
+
+	queue  chan *update
+	stop   chan struct{}
+	done   chan struct{}
+	failed chan struct{}
+
+	mu  sync.Mutex
+	err error // set once; the reason why nothing is written any more
+}
+
+// Tx is one transaction. It is valid only inside the function it was given to.
+type Tx struct{ tx *bolt.Tx }
+
+type update struct {
+	fn   func(*Tx) error
+	err  error
+	done chan struct{}
+}
+
+// Create makes a new state file. It fails with fs.ErrExist if there is one.
+func Create(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// Open opens the state file, creating its tables when it is new, and locks it
+// against other processes. It refuses a file of a newer version.
+func Open(path string) (*Store, error) {
+	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoFreelistSync: true})
+	if err != nil {
+		if errors.Is(err, bolt.ErrTimeout) {
+			return nil, mesh.Errorf(mesh.Conflict, "the state file %s is in use by another process", path).
+				WithHint("is peerd running already with this home?")
+		}
+		return nil, mesh.Errorf(mesh.Invalid, "the state file %s cannot be opened", path).
+			WithHint("it is damaged or not ours; restore it from a backup").Because(err)
+	}
+	s := &Store{db: db, queue: make(chan *update), stop: make(chan struct{}), done: make(chan struct{}), failed: make(chan struct{})}
+	if err := db.Update(s.init); err != nil {
+		db.Close()
+		var me *mesh.Error
+		if errors.As(err, &me) {
+			return nil, me
+		}
+		return nil, fmt.Errorf("cannot prepare the state file %s: %w", path, err)
+	}
+	go s.write()
+	return s, nil
+}
+
+func (s *Store) init(tx *bolt.Tx) error {
+	meta := tx.Bucket([]byte(Meta))
+	fresh := meta == nil
+	if !fresh {
+		v := meta.Get(keyVersion)
+		if len(v) != 8 {
+			return mesh.Errorf(mesh.Invalid, "the state file has no version").WithHint("it is damaged; restore it from a backup")
+		}
+		if n := binary.BigEndian.Uint64(v); n > Version {
+			return mesh.Errorf(mesh.Unsupported, "the state file is of version %d, newer than this program's %d", n, Version).
+				WithHint("run the newer peerd that wrote it")
+		}
+		if len(meta.Get(keyIncarnation)) != len(s.incarnation) {
+			return mesh.Errorf(mesh.Invalid, "the state file has no incarnation").WithHint("it is damaged; restore it from a backup")
+		}
+	}
+	for _, b := range buckets {
+		if _, err := tx.CreateBucketIfNotExists([]byte(b)); err != nil {
+			return err
+		}
+	}
+	meta = tx.Bucket([]byte(Meta))
+	if fresh {
+		rand.Read(s.incarnation[:])
+		if err := meta.Put(keyIncarnation, s.incarnation[:]); err != nil {
+			return err
+		}
+	}
+	copy(s.incarnation[:], meta.Get(keyIncarnation))
+	return meta.Put(keyVersion, binary.BigEndian.AppendUint64(nil, Version))
+}
+
+// Incarnation names this life of the state file: a lost file comes back with
+// another one, which makes requests for the old one void.
+func (s *Store) Incarnation() [16]byte { return s.incarnation }
+
+// Bind ties the file to a node. The first call records the ID; later ones fail
+// with mesh.Conflict if the file belongs to another node.
+func (s *Store) Bind(ctx context.Context, id mesh.PeerID) error {
+	return s.Update(ctx, func(tx *Tx) error {
+		switch have := tx.Get(Meta, keyNode); {
+		case have == nil:
+			return tx.Put(Meta, keyNode, []byte(id))
+		case string(have) != string(id):
+			return mesh.Errorf(mesh.Conflict, "the state file belongs to node %s, the key to node %s", mesh.PeerID(have), id).
+				WithHint("put back the key and state file that belong together")
+		}
+		return nil
+	})
+}
+
+// Bound reports whether the file is tied to a node yet.
+func (s *Store) Bound() (bound bool, err error) {
+	err = s.View(func(tx *Tx) error { bound = tx.Get(Meta, keyNode) != nil; return nil })
+	return bound, err
+}
+
+// Failed is closed when a write has failed. The process should end: nothing more
+// will be written or acknowledged.
+func (s *Store) Failed() <-chan struct{} { return s.failed }
+
+// Err says why Failed is closed.
+func (s *Store) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// Close waits for the writer and closes the file.
+func (s *Store) Close() error {
+	close(s.stop)
+	<-s.done
+	return s.db.Close()
+}
+
+// View runs fn on a snapshot.
+func (s *Store) View(fn func(*Tx) error) error {
+	return s.db.View(func(tx *bolt.Tx) error { return fn(&Tx{tx}) })
+}
+
+// maxGroup bounds how many updates share one fsync.
+const maxGroup = 256
+
+// Update runs fn in a transaction and returns after it is on disk. Concurrent
+// updates share a transaction and its fsync; each still sees those before it, and
+// one that fails changes nothing. fn may run more than once, so it must only
+// touch tx and variables that it sets anew each time.
+func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
+	u := &update{fn: fn, done: make(chan struct{})}
+	select {
+	case s.queue <- u:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.stop:
+		return mesh.Errorf(mesh.Unavailable, "the node is stopping")
+	case <-s.failed:
+		return s.writeError()
+	}
+	<-u.done // once queued the outcome is decided: never abandon it half-known
+	return u.err
+}
+
+func (s *Store) write() {
+	defer close(s.done)
+	for {
+		select {
+		case <-s.stop:
+			return
+		case u := <-s.queue:
+			group := []*update{u}
+			for len(group) < maxGroup {
+				select {
+				case more := <-s.queue:
+					group = append(group, more)
+					continue
+				default:
+				}
+				break
+			}
+			s.commit(group)
+			if s.Err() != nil {
+				return
+			}
+		}
+	}
+}
+
+// errFn tells a refusal by an update's own function from a failure to write.
+type errFn struct{ at int }
+
+func (errFn) Error() string { return "refused by its function" }
+
+func (s *Store) commit(group []*update) {
+	for len(group) > 0 {
+		err := s.db.Update(func(tx *bolt.Tx) error {
+			for i, u := range group {
+				if u.err = u.fn(&Tx{tx}); u.err != nil {
+					return errFn{i}
+				}
+			}
+			return nil
+		})
+		var refused errFn
+		switch {
+		case errors.As(err, &refused):
+			// One refused: it is done, and the rest start again without it.
+			close(group[refused.at].done)
+			group = append(group[:refused.at:refused.at], group[refused.at+1:]...)
+			continue
+		case err != nil:
+			s.fail(err)
+			err = s.writeError()
+		}
+		for _, u := range group {
+			u.err = err
+			close(u.done)
+		}
+		return
+	}
+}
+
+func (s *Store) fail(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.err = err
+		close(s.failed)
+	}
+}
+
+func (s *Store) writeError() error {
+	return mesh.Errorf(mesh.Internal, "the state file cannot be written").
+		WithHint("check the disk (space, errors in the kernel log), then start peerd again").Because(s.Err())
+}
+
+// Get returns the value of a key, or nil. It is valid only inside the transaction.
+func (t *Tx) Get(b Bucket, key []byte) []byte { return t.tx.Bucket([]byte(b)).Get(key) }
+
+// Put sets a key.
+func (t *Tx) Put(b Bucket, key, value []byte) error {
+	return t.tx.Bucket([]byte(b)).Put(key, value)
+}
+
+// Delete removes a key; one that is not there is no error.
+func (t *Tx) Delete(b Bucket, key []byte) error { return t.tx.Bucket([]byte(b)).Delete(key) }
+
+// GetJSON decodes the value of a key into v and reports whether there was one.
+func (t *Tx) GetJSON(b Bucket, key []byte, v any) (bool, error) {
+	data := t.Get(b, key)
+	if data == nil {
+		return false, nil
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return true, mesh.Errorf(mesh.Internal, "a record in the state file is damaged").Because(fmt.Errorf("%s/%x: %w", b, key, err))
+	}
+	return true, nil
+}
+
+// PutJSON sets a key to the JSON of v.
+func (t *Tx) PutJSON(b Bucket, key []byte, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return t.Put(b, key, data)
+}
+
+// Each calls fn for every key from the one at or after start, in order, until fn
+// returns false or an error. fn must not change the bucket.
+func (t *Tx) Each(b Bucket, start []byte, fn func(k, v []byte) (bool, error)) error {
+	c := t.tx.Bucket([]byte(b)).Cursor()
+	for k, v := c.Seek(start); k != nil; k, v = c.Next() {
+		more, err := fn(k, v)
+		if err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+// Last returns the greatest key of a bucket and its value, or nil.
+func (t *Tx) Last(b Bucket) (k, v []byte) { return t.tx.Bucket([]byte(b)).Cursor().Last() }
+
+// Count is the number of keys in a bucket. It walks the bucket.
+func (t *Tx) Count(b Bucket) int { return t.tx.Bucket([]byte(b)).Stats().KeyN }

@@ -1,0 +1,202 @@
+package trust
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"peercompute/pkg/identity"
+	"peercompute/pkg/mesh"
+	"peercompute/pkg/store"
+)
+
+// MaxPeers bounds the trust list.
+const MaxPeers = 10_000
+
+// List is the trust list of one node. Reads are from memory and take effect with
+// the write that preceded them; writes are on disk before they take effect.
+type List struct {
+	store *store.Store
+	self  mesh.PeerID
+	now   func() time.Time
+
+	writing sync.Mutex // one change at a time; never held together with mu while doing I/O
+
+	mu     sync.RWMutex
+	grants map[mesh.PeerID]Grant
+	head   head
+}
+
+// Open replays the trust log. It fails if the log is damaged.
+func Open(st *store.Store, self mesh.PeerID, now func() time.Time) (*List, error) {
+	l := &List{store: st, self: self, now: now}
+	err := st.View(func(tx *store.Tx) (err error) {
+		l.grants, l.head, err = replay(tx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// Allowed reports whether p is on the list at all. Being on it allows a
+// connection and nothing else.
+func (l *List) Allowed(p mesh.PeerID) bool {
+	_, ok := l.Get(p)
+	return ok
+}
+
+// Get returns p's grant; the zero Grant, which denies, if there is none.
+func (l *List) Get(p mesh.PeerID) (Grant, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	g, ok := l.grants[p]
+	return g, ok
+}
+
+// All returns every grant, sorted by name.
+func (l *List) All() []Grant {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	out := make([]Grant, 0, len(l.grants))
+	for _, g := range l.grants {
+		out = append(out, g)
+	}
+	slices.SortFunc(out, func(a, b Grant) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// Find resolves a name or a unique prefix of an ID.
+func (l *List) Find(ref string) (Grant, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var found []Grant
+	for id, g := range l.grants {
+		if g.Name == ref {
+			return g, nil
+		}
+		if ref != "" && strings.HasPrefix(id.String(), ref) {
+			found = append(found, g)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return Grant{}, mesh.Errorf(mesh.NotFound, "no peer is called %q here", ref).WithHint("list them with: peerctl peers ls")
+	}
+	return Grant{}, mesh.Errorf(mesh.Conflict, "%q begins the IDs of %d peers", ref, len(found)).WithHint("give more of the ID, or the name")
+}
+
+// Name is the local name of a peer: "self", its name on the list, or its ID.
+func (l *List) Name(p mesh.PeerID) string {
+	if p == l.self {
+		return "self"
+	}
+	if g, ok := l.Get(p); ok {
+		return g.Name
+	}
+	return p.String()
+}
+
+// Put adds or replaces a grant.
+func (l *List) Put(ctx context.Context, g Grant) error {
+	if err := g.validate(); err != nil {
+		return err
+	}
+	if err := identity.CheckPeer(g.Peer); err != nil {
+		return err
+	}
+	if g.Peer == l.self {
+		return mesh.Errorf(mesh.Invalid, "that is this machine's own ID").WithHint("add the ID that the other machine prints with: peerctl whoami")
+	}
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	l.mu.RLock()
+	_, exists := l.grants[g.Peer]
+	n, at := len(l.grants), l.head
+	var clash bool
+	for id, have := range l.grants {
+		clash = clash || (have.Name == g.Name && id != g.Peer)
+	}
+	l.mu.RUnlock()
+	if clash {
+		return mesh.Errorf(mesh.Conflict, "another peer is called %q already", g.Name).WithHint("choose another --name")
+	}
+	if !exists && n >= MaxPeers {
+		return mesh.Errorf(mesh.Quota, "the trust list is full: %d peers", MaxPeers).WithHint("remove some: peerctl peers remove")
+	}
+	return l.commit(ctx, at, opPut, g, nil)
+}
+
+// removal is a removal whose later steps are not finished.
+type removal struct {
+	Peer mesh.PeerID `json:"peer"`
+	Keep bool        `json:"keep"`
+}
+
+// Remove ends trust in p: durable first, then denied at once. The caller then
+// carries out the rest and calls Finished; Unfinished lists what a crash left.
+func (l *List) Remove(ctx context.Context, p mesh.PeerID, keep bool) (Grant, error) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	l.mu.RLock()
+	g, ok := l.grants[p]
+	at := l.head
+	l.mu.RUnlock()
+	if !ok {
+		return Grant{}, mesh.Errorf(mesh.NotFound, "peer %s is not on the trust list", p)
+	}
+	return g, l.commit(ctx, at, opRemove, g, func(tx *store.Tx) error {
+		return tx.PutJSON(store.TrustTasks, []byte(p), removal{p, keep})
+	})
+}
+
+// Finished records that p's connections and workloads are gone.
+func (l *List) Finished(ctx context.Context, p mesh.PeerID) error {
+	return l.store.Update(ctx, func(tx *store.Tx) error { return tx.Delete(store.TrustTasks, []byte(p)) })
+}
+
+// Unfinished calls fn for each removal that was recorded and not Finished.
+func (l *List) Unfinished(fn func(p mesh.PeerID, keep bool)) error {
+	var left []removal
+	err := l.store.View(func(tx *store.Tx) error {
+		return tx.Each(store.TrustTasks, nil, func(k, _ []byte) (bool, error) {
+			var r removal
+			if _, err := tx.GetJSON(store.TrustTasks, k, &r); err != nil {
+				return false, err
+			}
+			left = append(left, r)
+			return true, nil
+		})
+	})
+	for _, r := range left {
+		fn(r.Peer, r.Keep)
+	}
+	return err
+}
+
+func (l *List) commit(ctx context.Context, at head, op string, g Grant, also func(*store.Tx) error) error {
+	var next head
+	err := l.store.Update(ctx, func(tx *store.Tx) (err error) {
+		if next, err = appendEntry(tx, at, l.now(), op, g); err != nil || also == nil {
+			return err
+		}
+		return also(tx)
+	})
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.head = next
+	if op == opRemove {
+		delete(l.grants, g.Peer)
+	} else {
+		l.grants[g.Peer] = g
+	}
+	return nil
+}

@@ -1,0 +1,104 @@
+package trust
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"time"
+
+	"peercompute/pkg/mesh"
+	"peercompute/pkg/store"
+)
+
+// entry is one line of the trust log. Hash covers the entry without it, and Prev
+// is the Hash of the entry before: no line can be changed, dropped or swapped
+// without breaking the chain.
+type entry struct {
+	Seq   uint64    `json:"seq"` // from 1
+	Prev  string    `json:"prev"`
+	Time  time.Time `json:"time"`
+	Op    string    `json:"op"` // put, remove
+	Grant Grant     `json:"grant"`
+	Hash  string    `json:"hash,omitempty"`
+}
+
+const (
+	opPut    = "put"
+	opRemove = "remove"
+)
+
+var keyHead = []byte("trust_head") // in store.Meta: sequence number and hash of the last entry
+
+func (e entry) digest() (string, error) {
+	e.Hash = ""
+	b, err := json.Marshal(e)
+	if err != nil {
+		return "", err
+	}
+	h := sha256.Sum256(append([]byte("peercompute/trust-log/1\x00"), b...))
+	return hex.EncodeToString(h[:]), nil
+}
+
+type head struct {
+	Seq  uint64 `json:"seq"`
+	Hash string `json:"hash"`
+}
+
+// replay rebuilds the list from the log and checks the whole chain.
+func replay(tx *store.Tx) (map[mesh.PeerID]Grant, head, error) {
+	grants := map[mesh.PeerID]Grant{}
+	var at, want head
+	damaged := func(why string, seq uint64) error {
+		return mesh.Errorf(mesh.Invalid, "the trust log is damaged at entry %d: %s", seq, why).
+			WithHint("nobody is trusted on doubt: restore the state file from a backup, or move it away and start with --new-state to build the list anew")
+	}
+	if _, err := tx.GetJSON(store.Meta, keyHead, &want); err != nil {
+		return nil, at, err
+	}
+	err := tx.Each(store.TrustLog, nil, func(k, v []byte) (bool, error) {
+		var e entry
+		if len(k) != 8 || json.Unmarshal(v, &e) != nil {
+			return false, damaged("it cannot be read", at.Seq+1)
+		}
+		hash, err := e.digest()
+		switch {
+		case err != nil:
+			return false, err
+		case e.Seq != at.Seq+1 || binary.BigEndian.Uint64(k) != e.Seq:
+			return false, damaged("an entry is missing", at.Seq+1)
+		case e.Prev != at.Hash:
+			return false, damaged("it does not follow the one before", e.Seq)
+		case e.Hash != hash:
+			return false, damaged("it was changed", e.Seq)
+		}
+		at = head{e.Seq, e.Hash}
+		switch e.Op {
+		case opPut:
+			grants[e.Grant.Peer] = e.Grant
+		case opRemove:
+			delete(grants, e.Grant.Peer)
+		default:
+			return false, damaged("its operation is unknown", e.Seq)
+		}
+		return true, nil
+	})
+	if err == nil && at != want {
+		err = damaged("the end is cut off", at.Seq+1)
+	}
+	return grants, at, err
+}
+
+func appendEntry(tx *store.Tx, at head, now time.Time, op string, g Grant) (head, error) {
+	e := entry{Seq: at.Seq + 1, Prev: at.Hash, Time: now.UTC(), Op: op, Grant: g}
+	hash, err := e.digest()
+	if err != nil {
+		return at, err
+	}
+	e.Hash = hash
+	next := head{e.Seq, e.Hash}
+	if err := tx.PutJSON(store.TrustLog, binary.BigEndian.AppendUint64(nil, e.Seq), e); err != nil {
+		return at, err
+	}
+	return next, tx.PutJSON(store.Meta, keyHead, next)
+}

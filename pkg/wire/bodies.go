@@ -1,0 +1,89 @@
+package wire
+
+import "peercompute/pkg/mesh"
+
+// The bodies of requests and answers, by verb. Field numbers are append-only.
+
+// PutModule announces a WASM module: digest ("sha256:…") and size in bytes.
+type PutModule struct {
+	Digest string `cbor:"1,keyasint"`
+	Size   int64  `cbor:"2,keyasint"`
+}
+
+// PutModuleReply says whether the bytes must follow, exactly Size of them.
+type PutModuleReply struct {
+	Have bool `cbor:"1,keyasint"`
+}
+
+// Deploy asks to run a workload.
+type Deploy struct {
+	Spec mesh.Spec `cbor:"1,keyasint"`
+}
+
+// Accepted is the signed acceptance of a deploy: evidence for the asker.
+type Accepted struct {
+	Workload mesh.WorkloadID `cbor:"1,keyasint"`
+	Spec     mesh.Spec       `cbor:"2,keyasint"` // with defaults filled in
+}
+
+// Ref names one workload (stop, remove, inspect, watch, hide).
+type Ref struct {
+	Workload mesh.WorkloadID `cbor:"1,keyasint"`
+	Force    bool            `cbor:"2,keyasint,omitempty"` // remove: stop it first if it runs
+}
+
+// View is a workload as its owner may see it.
+type View struct {
+	Workload mesh.Workload `cbor:"1,keyasint"`
+	Status   mesh.Status   `cbor:"2,keyasint"`
+}
+
+// List is empty: list all workloads of the asker.
+type List struct{}
+
+// ListReply is the asker's workloads, oldest first.
+type ListReply struct {
+	Workloads []View `cbor:"1,keyasint"`
+	Truncated bool   `cbor:"2,keyasint,omitempty"`
+}
+
+// Logs asks for a log as a stream.
+type Logs struct {
+	Workload mesh.WorkloadID `cbor:"1,keyasint"`
+	Follow   bool            `cbor:"2,keyasint,omitempty"`
+	Tail     int             `cbor:"3,keyasint,omitempty"` // lines; 0 = all that is kept
+}
+
+// Expose asks the peer to publish a workload.
+type Expose struct {
+	Workload mesh.WorkloadID  `cbor:"1,keyasint"`
+	Publish  mesh.Publication `cbor:"2,keyasint"`
+}
+
+// Publish asks a gateway to route a name to the sender. The label is computed by
+// the gateway from name, sender and workload, so it cannot be chosen.
+type Publish struct {
+	Workload mesh.WorkloadID `cbor:"1,keyasint"`
+	Name     string          `cbor:"2,keyasint"`
+}
+
+// Published is the public address that a gateway routes.
+type Published struct {
+	Label string `cbor:"1,keyasint"`
+	URL   string `cbor:"2,keyasint"`
+}
+
+// Empty is the body of answers that say only "done".
+type Empty struct{}
+
+// The frame types (package frame) that follow an answer on the same stream.
+const (
+	FrameStdin  byte = 0 // job input; empty = its end
+	FrameStdout byte = 1 // job output, or log bytes
+	FrameStderr byte = 2
+	FrameExit   byte = 3 // CBOR mesh.Exit; last
+	FrameError  byte = 4 // CBOR Error; last
+	FrameView   byte = 5 // CBOR View (watch)
+	FrameEnd    byte = 6 // clean end of a stream without an exit
+	FrameData   byte = 7 // module bytes
+)
