@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"peercompute/pkg/control"
+	"peercompute/pkg/mesh"
+)
+
+type deployFlags struct {
+	workFlags
+	port    uint16
+	disk    int64
+	publish bool
+	gateway string
+	restart mesh.Restart
+	egress  mesh.Egress
+	detach  bool
+}
+
+func cmdDeploy(a *app) *cobra.Command {
+	var f deployFlags
+	cmd := &cobra.Command{
+		Use:   "deploy IMAGE|FILE.wasm [-- ARGS…]",
+		Short: "Start a container or a WASM service, here or on a peer",
+		Long: `Starts a container from an image, or a WASM program that answers HTTP requests
+(CGI, WASI preview 1), and waits until it answers. Prints its URL if it is
+published, else its ID; what happens meanwhile is told on stderr.`,
+		Example: `  peerctl deploy hello.wasm --publish
+  peerctl deploy nginx:1.27 --peer bob --port 80 --publish
+  peerctl deploy worker:2 --peer bob --memory 512M --env-file prod.env -- --queue mail`,
+		Args:              programArgs("an IMAGE or a FILE.wasm", false),
+		ValidArgsFunction: completeModules,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.gateway != "" && !f.publish {
+				if cmd.Flags().Changed("publish") {
+					return usagef("--gateway contradicts --publish=false")
+				}
+				f.publish = true
+			}
+			return a.deploy(cmd.Context(), &f, args[0], args[1:])
+		},
+	}
+	a.addWorkFlags(cmd, &f.workFlags)
+	flags := cmd.Flags()
+	portVar(flags, &f.port, "port", "TCP port that a container listens on")
+	sizeVar(flags, &f.disk, "disk", "scratch space of a container (default "+formatSize(mesh.DefaultDisk)+")")
+	flags.BoolVar(&f.publish, "publish", false, "give it a public URL")
+	flags.StringVar(&f.gateway, "gateway", "", "`NAME` of the gateway to publish through (default: the peer's only one)")
+	choiceVar(cmd, flags, &f.restart, "restart", "", "when to start it again: no, on-failure or always (default on-failure)",
+		mesh.RestartNo, mesh.RestartOnFailure, mesh.RestartAlways)
+	choiceVar(cmd, flags, &f.egress, "egress", "", "what it may connect to: none is all there is", mesh.EgressNone)
+	flags.BoolVarP(&f.detach, "detach", "d", false, "return as soon as the peer has accepted it")
+	completeFlag(cmd, "gateway", a.completePeerFlag())
+	return cmd
+}
+
+func (a *app) deploy(ctx context.Context, f *deployFlags, target string, args []string) error {
+	spec, err := a.spec(&f.workFlags, args)
+	if err != nil {
+		return err
+	}
+	spec.Port, spec.Restart, spec.Egress, spec.Resources.Disk = f.port, f.restart, f.egress, f.disk
+	if f.publish {
+		spec.Publish = &mesh.Publication{Gateway: f.gateway}
+	}
+	wasm, err := isModule(target)
+	if err != nil {
+		return err
+	}
+	var mod *module
+	if wasm {
+		if mod, err = openModule(target); err != nil {
+			return err
+		}
+		defer mod.Close()
+		asModule(&spec, mod, mesh.HTTP)
+	} else {
+		spec.Runtime, spec.Image = mesh.Container, target
+		if spec.Name == "" {
+			spec.Name = imageName(target)
+		}
+	}
+	if err := f.misplaced(wasm); err != nil {
+		return err
+	}
+	if err := check(spec); err != nil {
+		return err
+	}
+	return a.withClient(func(c *control.Client) error {
+		p := a.progress()
+		if mod != nil {
+			if err := mod.upload(ctx, c, p); err != nil {
+				return err
+			}
+		}
+		return a.sendDeploy(ctx, c, p, control.Deploy{Peer: f.peer, Spec: spec, Wait: !f.detach})
+	})
+}
+
+// misplaced refuses flags that would be ignored without a word.
+func (f *deployFlags) misplaced(wasm bool) error {
+	switch {
+	case wasm && f.port != 0:
+		return usagef("--port is for containers: a WASM service is handed each request, it does not listen")
+	case wasm && f.disk != 0:
+		return usagef("--disk is for containers: a WASM program has no files")
+	case !wasm && f.timeout != 0:
+		return usagef("--timeout is for WASM programs: a container runs until it is stopped")
+	}
+	return nil
+}
+
+func (a *app) sendDeploy(ctx context.Context, c *control.Client, p *progress, d control.Deploy) error {
+	var log []string
+	var seen *control.Workload
+	last, err := c.Deploy(ctx, d, func(ev control.DeployEvent) {
+		if ev.Workload != nil {
+			seen = ev.Workload
+			p.workload(*ev.Workload)
+		}
+		if ev.Progress != nil {
+			p.bytes(ev.Progress.What, ev.Progress.Done, ev.Progress.Total)
+		}
+		if len(ev.Log) > 0 {
+			log = ev.Log
+		}
+	})
+	p.clear()
+	if ctx.Err() != nil && seen != nil {
+		return mesh.Errorf(mesh.Canceled, "interrupted").
+			WithHint("%s stays deployed; remove it with: peerctl rm -f %s", seen.Name, seen.Name)
+	}
+	if err != nil {
+		return &deployError{error: withDeployHint(err, seen), workload: seen, log: log}
+	}
+	return a.showDeployed(last, d)
+}
+
+// withDeployHint names the next step after a failure that left a record behind,
+// unless the node named one.
+func withDeployHint(err error, w *control.Workload) error {
+	var known *mesh.Error
+	if w != nil && errors.As(err, &known) && known.Hint == "" {
+		known.Hint = fmt.Sprintf("read its log with: peerctl logs %s   remove it with: peerctl rm -f %s", w.Name, w.Name)
+	}
+	return err
+}
+
+func (a *app) showDeployed(w control.Workload, d control.Deploy) error {
+	if d.Wait && d.Spec.Publish != nil && w.URL == "" {
+		return &deployError{workload: &w, error: mesh.Errorf(mesh.Unavailable, "%s is %s%s, but has no public name yet", w.Name, w.State, onPeer(w)).
+			WithHint("see whether its gateway is connected: peerctl status")}
+	}
+	if a.json() {
+		return a.printJSON(w)
+	}
+	a.note("%s is %s%s (%s)", w.Name, w.State, onPeer(w), shortID(w.ID))
+	if w.URL != "" {
+		return a.println(w.URL)
+	}
+	if d.Spec.Publish == nil && (d.Spec.Runtime == mesh.Wasm || d.Spec.Port != 0) {
+		a.note("it has no public name; give it one with: peerctl publish %s", w.Name)
+	}
+	return a.println(string(w.ID))
+}
+
+func onPeer(w control.Workload) string {
+	if w.Peer == "" || w.Peer == self {
+		return ""
+	}
+	return " on " + w.Peer
+}
+
+func (a *app) println(s string) error {
+	_, err := fmt.Fprintln(a.out, clean(s))
+	return err
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"peercompute/pkg/control"
+)
+
+func cmdInspect(a *app) *cobra.Command {
+	var peer string
+	cmd := &cobra.Command{
+		Use:   "inspect WORKLOAD",
+		Short: "Show all that is known of a workload",
+		Example: `  peerctl inspect hello
+  peerctl inspect hello -o json`,
+		Args:              takes("a WORKLOAD (its name or the start of its ID)"),
+		ValidArgsFunction: a.completeWorkloads,
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.inspect(cmd.Context(), args[0], peer) },
+	}
+	a.peerFlag(cmd, &peer)
+	return cmd
+}
+
+func (a *app) inspect(ctx context.Context, ref, peer string) error {
+	return a.withClient(func(c *control.Client) error {
+		w, err := c.Workload(ctx, ref, peer)
+		if err != nil {
+			return err
+		}
+		if a.json() {
+			return a.printJSON(w)
+		}
+		t := newTable(a.out)
+		line := func(key, text string) {
+			if text != "" {
+				t.row(key+":", text)
+			}
+		}
+		line("name", w.Name)
+		line("id", string(w.ID))
+		line("state", a.stateLine(w))
+		line("reason", w.Status.Reason)
+		line("url", w.URL)
+		line("peer", fmt.Sprintf("%s (%s)", w.Peer, w.PeerID))
+		line("owner", fmt.Sprintf("%s (%s)", w.Owner, w.OwnerID))
+		line("kind", strings.TrimSuffix(fmt.Sprintf("%s %s", w.Kind, w.Shape), " "))
+		line("image", w.Image)
+		line("digest", w.Status.Digest)
+		if w.Spec != nil {
+			specLines(line, w)
+		}
+		if !w.Created.IsZero() {
+			line("created", fmt.Sprintf("%s (%s ago)", w.Created.Local().Format("2006-01-02 15:04:05"), a.age(w.Created)))
+		}
+		return t.flush()
+	})
+}
+
+func (a *app) stateLine(w control.Workload) string {
+	s := stateOf(w)
+	if !w.Status.Since.IsZero() {
+		s += ", since " + a.age(w.Status.Since)
+	}
+	if w.Status.Restarts > 0 {
+		s += ", " + plural(w.Status.Restarts, "restart")
+	}
+	return s
+}
+
+func specLines(line func(key, text string), w control.Workload) {
+	s := w.Spec
+	line("limits", describeResources(s.Resources))
+	if s.Timeout > 0 {
+		line("timeout", s.Timeout.String())
+	}
+	if s.Port > 0 {
+		line("port", fmt.Sprint(s.Port))
+	}
+	line("restart", string(s.Restart))
+	line("egress", string(s.Egress))
+	if len(s.Args) > 0 {
+		line("args", fmt.Sprintf("%q", s.Args))
+	}
+	if len(s.Env) > 0 {
+		// Values are often secrets, and a terminal is often seen by others.
+		keys := make([]string, len(s.Env))
+		for i, e := range s.Env {
+			keys[i], _, _ = strings.Cut(e, "=")
+		}
+		line("env", strings.Join(keys, ", ")+"  (values: -o json)")
+	}
+	if s.Publish != nil && w.URL == "" {
+		line("publish", strings.TrimSpace("asked for "+s.Publish.Gateway)+", not routed now")
+	}
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"peercompute/pkg/control"
+)
+
+// rights are what a peer can be allowed to do here.
+func rights() []string { return []string{"observe", "deploy", "migrate", "route", "publish"} }
+
+// grantFlags are the flags of a grant; those that were not given change nothing.
+type grantFlags struct {
+	allow     []string
+	cpus      int64
+	memory    int64
+	disk      int64
+	workloads int
+	names     int
+	requests  int
+}
+
+func addGrantFlags(cmd *cobra.Command, f *grantFlags) {
+	flags := cmd.Flags()
+	flags.Var(&value[[]string]{to: &f.allow, parse: parseRights, kind: "RIGHTS"}, "allow",
+		"what it may do here, all of it, with commas: "+strings.Join(rights(), ", ")+"; or none")
+	cpusVar(flags, &f.cpus, "cpus", "processor for all its workloads together, such as 2 or 0.5")
+	sizeVar(flags, &f.memory, "memory", "memory for all its workloads together, such as 1G")
+	sizeVar(flags, &f.disk, "disk", "scratch space for all its workloads together")
+	countVar(flags, &f.workloads, "max-workloads", "", "workloads at once")
+	countVar(flags, &f.names, "max-names", "", "public names at once (on a gateway)")
+	flags.Var(&value[int]{to: &f.requests, parse: parseRate, kind: "RATE"}, "requests", "signed requests, such as 60/min")
+	completeFlag(cmd, "allow", completeRights)
+}
+
+func (f *grantFlags) change(cmd *cobra.Command) control.GrantChange {
+	return control.GrantChange{
+		Allow:     given(cmd, "allow", f.allow),
+		Workloads: given(cmd, "max-workloads", f.workloads),
+		MilliCPU:  given(cmd, "cpus", f.cpus),
+		Memory:    given(cmd, "memory", f.memory),
+		Disk:      given(cmd, "disk", f.disk),
+		Names:     given(cmd, "max-names", f.names),
+		Requests:  given(cmd, "requests", f.requests),
+	}
+}
+
+func given[T any](cmd *cobra.Command, flag string, v T) *T {
+	if !cmd.Flags().Changed(flag) {
+		return nil
+	}
+	return &v
+}
+
+// parseRights reads a list of rights; "none" and "" are the empty one.
+func parseRights(s string) ([]string, error) {
+	list := []string{}
+	if s == "none" || s == "" {
+		return list, nil
+	}
+	for word := range strings.SplitSeq(s, ",") {
+		word = strings.TrimSpace(word)
+		if !slices.Contains(rights(), word) {
+			return nil, fmt.Errorf("there is no right %q; choose of %s, or none", word, strings.Join(rights(), ", "))
+		}
+		if slices.Contains(list, word) {
+			return nil, errors.New("a right is named twice")
+		}
+		list = append(list, word)
+	}
+	slices.Sort(list)
+	return list, nil
+}
+
+// completeRights completes the last of a list with commas.
+func completeRights(_ *cobra.Command, _ []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	before := typed[:strings.LastIndexByte(typed, ',')+1]
+	var found []cobra.Completion
+	for _, r := range rights() {
+		if !slices.Contains(strings.Split(before, ","), r) {
+			found = append(found, before+r)
+		}
+	}
+	return found, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+}
+
+// describeQuotas is a line about the quotas of a grant that are not zero.
+func describeQuotas(g control.Grant) string {
+	var parts []string
+	if g.Workloads > 0 {
+		parts = append(parts, plural(g.Workloads, "workload"))
+	}
+	if r := describeResources(g.Resources); r != "" {
+		parts = append(parts, r)
+	}
+	if g.Names > 0 {
+		parts = append(parts, plural(g.Names, "name"))
+	}
+	if g.Requests > 0 {
+		parts = append(parts, fmt.Sprintf("%d requests/min", g.Requests))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// missingQuotas names the flags of the quotas without which a right is worth
+// nothing: a zero quota means nothing of it.
+func missingQuotas(g control.Grant) []string {
+	var missing []string
+	need := func(have int64, flag string) {
+		if have == 0 && !slices.Contains(missing, flag) {
+			missing = append(missing, flag)
+		}
+	}
+	if slices.Contains(g.Allow, "deploy") {
+		need(int64(g.Workloads), "--max-workloads")
+		need(g.Resources.MilliCPU, "--cpus")
+		need(g.Resources.Memory, "--memory")
+	}
+	if slices.Contains(g.Allow, "publish") {
+		need(int64(g.Names), "--max-names")
+	}
+	if len(g.Allow) > 0 {
+		need(int64(g.Requests), "--requests")
+	}
+	return missing
+}
