@@ -33,7 +33,7 @@ type Held struct {
 // Add counts one more workload.
 func (h *Held) Add(s mesh.Spec) {
 	h.Workloads++
-	h.Resources.MilliCPU += s.Resources.MilliCPU
+	h.Resources.MilliCPU += s.Resources.CountedCPU()
 	h.Resources.Memory += s.Resources.Memory
 	h.Resources.Disk += s.Resources.Disk
 }
@@ -84,12 +84,12 @@ func limits(p Policy, g trust.Grant, s mesh.Spec, u Usage) Decision {
 		show            func(int64) string
 	}{
 		{"grant.workloads", "workloads", "--max-workloads", 1, int64(u.Peer.Workloads), int64(g.Quota.Workloads), count},
-		{"grant.cpus", "cpus", "--cpus", r.MilliCPU, u.Peer.Resources.MilliCPU, q.MilliCPU, cores},
+		{"grant.cpus", "cpus", "--cpus", r.CountedCPU(), u.Peer.Resources.MilliCPU, q.MilliCPU, cores},
 		{"grant.memory", "memory", "--memory", r.Memory, u.Peer.Resources.Memory, q.Memory, size},
 		{"grant.disk", "disk", "--disk", r.Disk, u.Peer.Resources.Disk, q.Disk, size},
 		{"grant.pids", "pids", "", r.PIDs, 0, q.PIDs, count},
 		{"host.workloads", "workloads", "", 1, int64(u.Host.Workloads), int64(p.Workloads), count},
-		{"host.cpus", "cpus", "", r.MilliCPU, u.Host.Resources.MilliCPU, p.Resources.MilliCPU, cores},
+		{"host.cpus", "cpus", "", r.CountedCPU(), u.Host.Resources.MilliCPU, p.Resources.MilliCPU, cores},
 		{"host.memory", "memory", "", r.Memory, u.Host.Resources.Memory, p.Resources.Memory, size},
 		{"host.disk", "disk", "", r.Disk, u.Host.Resources.Disk, p.Resources.Disk, size},
 	}

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"peercompute/pkg/frame"
 	"peercompute/pkg/mesh"
 )
 
@@ -201,9 +202,9 @@ func (c *Client) Run(ctx context.Context, r Run, stdin io.Reader, stdout, stderr
 		defer resp.Body.Close()
 		return mesh.Exit{}, decodeError(resp)
 	}
-	go func() { _ = CopyFrames(conn, FrameStdin, stdin) }()
+	go func() { _ = frame.Copy(conn, FrameStdin, stdin) }()
 	for {
-		typ, payload, err := ReadFrame(br)
+		typ, payload, err := frame.Read(br)
 		if err != nil {
 			return mesh.Exit{}, lost(ctx, err)
 		}

@@ -43,17 +43,30 @@ const (
 // Resources bounds one workload. In a Spec, zero means the default; in a grant
 // the same fields bound the sum over all workloads of a peer.
 type Resources struct {
-	MilliCPU int64  `json:"milli_cpu,omitempty" cbor:"1,keyasint,omitempty"` // thousandths of a core
+	MilliCPU int64  `json:"milli_cpu,omitempty" cbor:"1,keyasint,omitempty"` // the most it may use, in thousandths of a core
 	Memory   int64  `json:"memory,omitempty" cbor:"2,keyasint,omitempty"`    // bytes, swap included
 	Disk     int64  `json:"disk,omitempty" cbor:"3,keyasint,omitempty"`      // bytes of writable scratch (tmpfs)
 	PIDs     int64  `json:"pids,omitempty" cbor:"4,keyasint,omitempty"`      // processes and threads
 	Fuel     uint64 `json:"fuel,omitempty" cbor:"5,keyasint,omitempty"`      // units of schedule fuel/1 a request or job may burn
+	// SharedCPU marks processor time as best effort: up to MilliCPU while there
+	// is some to spare. It counts little against a quota.
+	SharedCPU bool `json:"shared_cpu,omitempty" cbor:"6,keyasint,omitempty"`
 }
 
-// Default bounds of a workload.
+// CountedCPU is what counts against a quota, in thousandths of a core.
+func (r Resources) CountedCPU() int64 {
+	if r.SharedCPU {
+		return sharedMilliCPU
+	}
+	return r.MilliCPU
+}
+
+// Default bounds of a workload. Ten services fit into a grant of 1 GiB and one core.
 const (
-	DefaultMilliCPU = 1000
-	DefaultMemory   = 256 << 20
+	DefaultMilliCPU = 1000 // shared
+	sharedMilliCPU  = 100
+	DefaultMemory   = 100 << 20 // of a service
+	DefaultJob      = 256 << 20 // of a job
 	DefaultDisk     = 64 << 20
 	DefaultPIDs     = 100
 	DefaultFuel     = 10_000_000_000
@@ -96,7 +109,12 @@ const (
 // WithDefaults fills in what was left zero.
 func (s Spec) WithDefaults() Spec {
 	r := &s.Resources
-	setDefault(&r.MilliCPU, DefaultMilliCPU)
+	if r.MilliCPU == 0 {
+		r.MilliCPU, r.SharedCPU = DefaultMilliCPU, true
+	}
+	if s.Shape == Job {
+		setDefault(&r.Memory, DefaultJob)
+	}
 	setDefault(&r.Memory, DefaultMemory)
 	setDefault(&r.PIDs, DefaultPIDs)
 	if s.Runtime == Container {
@@ -154,6 +172,9 @@ func (s Spec) Validate() error {
 	r := s.Resources
 	if r.MilliCPU < 0 || r.Memory < 0 || r.Disk < 0 || r.PIDs < 0 || s.Timeout < 0 {
 		say("resources and timeout cannot be negative")
+	}
+	if r.SharedCPU && r.MilliCPU > DefaultMilliCPU {
+		say("shared processor time is for at most one core")
 	}
 	if r.Memory > 0 && r.Memory < 6<<20 {
 		say("memory %d B is under the least that starts, 6 MiB", r.Memory)

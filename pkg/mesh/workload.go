@@ -39,6 +39,8 @@ type Status struct {
 	Digest   string    `json:"digest,omitempty" cbor:"6,keyasint,omitempty"` // what really runs, once it is known
 	URL      string    `json:"url,omitempty" cbor:"7,keyasint,omitempty"`    // public address, while it is routed
 	Progress *Progress `json:"progress,omitempty" cbor:"8,keyasint,omitempty"`
+	// PublishError says why it has no public address although one was asked for.
+	PublishError string `json:"publish_error,omitempty" cbor:"9,keyasint,omitempty"`
 }
 
 // Progress is how far a long step has come.

@@ -133,7 +133,7 @@ func (n *Net) notify(p mesh.PeerID, up bool) {
 // Run listens until ctx ends, then closes every stream and connection and waits
 // for all handlers.
 func (n *Net) Run(ctx context.Context, ready func()) error {
-	defer n.close()
+	defer n.Close()
 	if len(n.listen) > 0 {
 		if err := n.host.Network().Listen(n.listen...); err != nil {
 			return mesh.Errorf(mesh.Unavailable, "cannot listen on %v", n.cfg.Listen).
@@ -147,7 +147,8 @@ func (n *Net) Run(ctx context.Context, ready func()) error {
 	return nil
 }
 
-func (n *Net) close() {
+// Close ends the host where Run was never called; after Run it does nothing.
+func (n *Net) Close() {
 	n.mu.Lock()
 	n.closed = true
 	for _, set := range n.cancels {
@@ -208,6 +209,9 @@ func ParseAddr(s string) (addr string, id mesh.PeerID, err error) {
 
 // Connect makes sure there is a connection to p.
 func (n *Net) Connect(ctx context.Context, p mesh.PeerID) error {
+	if sw, ok := n.host.Network().(*swarm.Swarm); ok {
+		sw.Backoff().Clear(p) // the caller paces its attempts itself
+	}
 	if err := n.host.Connect(ctx, peer.AddrInfo{ID: p}); err != nil {
 		return dialError(ctx, p, err)
 	}

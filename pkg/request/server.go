@@ -39,6 +39,7 @@ type Reply struct {
 	Body   any                                                // of the answer
 	Commit func(*store.Tx) error                              // the effect; committed together with the answer
 	After  func()                                             // runs once Commit is on disk, before the answer is sent
+	Cancel func()                                             // undoes what Commit holds in memory; runs if Stream will not be called
 	Stream func(ctx context.Context, s *peernet.Stream) error // what follows the answer on the same stream
 }
 
@@ -150,10 +151,19 @@ func (s *Server) act(ctx context.Context, st *peernet.Stream, t *admission.Ticke
 			if reply.After != nil {
 				reply.After()
 			}
-			if err := send(st, answer); err != nil || reply.Stream == nil {
+			if err := send(st, answer); err != nil {
+				if reply.Cancel != nil {
+					reply.Cancel()
+				}
 				return err
 			}
+			if reply.Stream == nil {
+				return nil
+			}
 			return reply.Stream(ctx, st)
+		}
+		if reply.Cancel != nil {
+			reply.Cancel()
 		}
 	}
 	s.refused(t.From, t.Verb.String(), herr)

@@ -88,7 +88,7 @@ type Quota struct {
 func DefaultQuota() Quota {
 	return Quota{
 		Workloads: 10,
-		Resources: mesh.Resources{MilliCPU: 2000, Memory: 1 << 30, Disk: 1 << 30, PIDs: 512, Fuel: 1_000_000_000_000},
+		Resources: mesh.Resources{MilliCPU: 2000, Memory: 2 << 30, Disk: 2 << 30, PIDs: 512, Fuel: 1_000_000_000_000},
 		Names:     10,
 		Requests:  600,
 	}

@@ -142,6 +142,10 @@ func OpenResponse(data []byte, from, me mesh.PeerID, verb Verb, request Digest) 
 	if err := Unmarshal(payload, &r, MaxResponse); err != nil {
 		return nil, mesh.Errorf(mesh.Forged, "the answer is malformed").WithRule("wire.payload").Because(err)
 	}
+	// What could not even be read as a request is answered under verb 0.
+	if unread := Verb(0); r.Verb == unread && r.Error != nil && typ == unread.String() {
+		verb = unread
+	}
 	switch {
 	case signer != from || r.From != from:
 		return nil, mesh.Errorf(mesh.Forged, "the answer is signed by another peer").WithRule("wire.signer")

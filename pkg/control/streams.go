@@ -1,0 +1,185 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+
+	"peercompute/pkg/frame"
+	"peercompute/pkg/mesh"
+)
+
+// deploy streams DeployEvents, one a line. Once the first is sent a failure is an
+// event too.
+func (s *Server) deploy(w http.ResponseWriter, r *http.Request) {
+	d, err := body[Deploy](r)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	enc := json.NewEncoder(w)
+	flush := http.NewResponseController(w)
+	started := false
+	emit := func(ev DeployEvent) error {
+		if !started {
+			started = true
+			w.Header().Set("Content-Type", "application/x-ndjson")
+		}
+		if err := enc.Encode(ev); err != nil {
+			return err
+		}
+		return flush.Flush()
+	}
+	err = s.cfg.Workloads.Deploy(r.Context(), d, emit)
+	switch {
+	case err != nil && !started:
+		writeError(w, err)
+	case err != nil:
+		_ = emit(DeployEvent{Error: NewError(err)})
+	}
+}
+
+func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	follow, err := flag(r, "follow")
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	tail := 0
+	if v := q.Get("tail"); v != "" {
+		if tail, err = strconv.Atoi(v); err != nil || tail < 0 {
+			writeError(w, mesh.Errorf(mesh.Invalid, "tail=%q is not a number of lines", v))
+			return
+		}
+	}
+	log, err := s.cfg.Workloads.Logs(r.Context(), r.PathValue("ref"), q.Get("peer"), follow, tail)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	defer log.Close()
+	defer context.AfterFunc(r.Context(), func() { log.Close() })()
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	flush := http.NewResponseController(w)
+	_ = flush.Flush() // the caller learns that the log exists before its first line
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := log.Read(buf)
+		if n > 0 {
+			if _, werr := w.Write(buf[:n]); werr != nil {
+				return
+			}
+			_ = flush.Flush()
+		}
+		if err != nil {
+			if err != io.EOF && r.Context().Err() == nil {
+				panic(http.ErrAbortHandler) // cut, so that the client does not take it for the end
+			}
+			return
+		}
+	}
+}
+
+// run upgrades the connection and carries a job's streams as frames.
+func (s *Server) run(w http.ResponseWriter, r *http.Request) {
+	req, err := body[Run](r)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	if r.Header.Get("Upgrade") != UpgradeJob {
+		writeError(w, mesh.Errorf(mesh.Invalid, "a job needs an upgrade to %s", UpgradeJob))
+		return
+	}
+	s.jobs.Add(1)
+	defer s.jobs.Done()
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	var job *jobConn
+	exit, err := s.cfg.Workloads.Run(ctx, req, func() (io.Reader, io.Writer, io.Writer, error) {
+		conn, buf, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		job = &jobConn{conn: conn}
+		head := "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + UpgradeJob + "\r\n\r\n"
+		if _, err := io.WriteString(conn, head); err != nil {
+			return nil, nil, nil, err
+		}
+		stdin, in := io.Pipe()
+		job.stdin = stdin
+		job.wg.Go(func() { job.readInput(buf.Reader, in, cancel) })
+		return stdin, frameWriter{job, FrameStdout}, frameWriter{job, FrameStderr}, nil
+	})
+	if job == nil {
+		if err == nil {
+			err = mesh.Errorf(mesh.Internal, "the job was not started")
+		}
+		writeError(w, err)
+		return
+	}
+	job.finish(exit, err)
+}
+
+type jobConn struct {
+	mu    sync.Mutex // one frame at a time
+	conn  net.Conn
+	stdin *io.PipeReader
+	wg    sync.WaitGroup
+}
+
+// readInput feeds stdin until its end; a connection that breaks ends the job.
+func (j *jobConn) readInput(r *bufio.Reader, in *io.PipeWriter, cancel context.CancelFunc) {
+	for {
+		typ, p, err := frame.Read(r)
+		if err != nil {
+			in.CloseWithError(io.ErrUnexpectedEOF)
+			cancel()
+			return
+		}
+		if typ != FrameStdin {
+			continue
+		}
+		if len(p) == 0 {
+			in.Close()
+		} else if _, err := in.Write(p); err != nil {
+			continue // the job does not read any more; keep watching the connection
+		}
+	}
+}
+
+func (j *jobConn) write(typ byte, p []byte) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return frame.Write(j.conn, typ, p)
+}
+
+func (j *jobConn) finish(exit mesh.Exit, err error) {
+	typ, v := FrameExit, any(exit)
+	if err != nil {
+		typ, v = FrameError, NewError(err)
+	}
+	if b, err := json.Marshal(v); err == nil {
+		_ = j.write(typ, b) // the client may have gone
+	}
+	j.stdin.Close()
+	j.conn.Close()
+	j.wg.Wait()
+}
+
+type frameWriter struct {
+	job *jobConn
+	typ byte
+}
+
+func (w frameWriter) Write(p []byte) (int, error) {
+	w.job.mu.Lock()
+	defer w.job.mu.Unlock()
+	return frame.Writer{W: w.job.conn, Type: w.typ}.Write(p)
+}

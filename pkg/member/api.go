@@ -1,0 +1,194 @@
+package member
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"peercompute/pkg/control"
+	"peercompute/pkg/mesh"
+	"peercompute/pkg/peernet"
+	"peercompute/pkg/trust"
+)
+
+// api is the part of the local API that every node answers.
+type api struct {
+	m     *Member
+	hooks Hooks
+}
+
+var _ control.Members = (*api)(nil)
+
+func (a *api) Whoami(context.Context) (control.Whoami, error) {
+	addrs := a.m.Net.Addrs()
+	if addrs == nil {
+		addrs = []string{}
+	}
+	return control.Whoami{ID: a.m.Key.ID, Addrs: addrs, Role: a.m.Role, Version: a.m.Version}, nil
+}
+
+func (a *api) Status(ctx context.Context) (control.Status, error) {
+	who, err := a.Whoami(ctx)
+	s := control.Status{Whoami: who, Uptime: a.m.Now().Sub(a.m.Started),
+		Runtimes: []control.Runtime{}, Routes: []control.Route{}, Tunnels: []control.Tunnel{}, Warnings: []string{}}
+	for _, g := range a.m.Trust.All() {
+		s.Peers++
+		if _, up := a.m.Net.Connected(g.Peer); up {
+			s.Connected++
+		}
+	}
+	if a.hooks.Status != nil {
+		a.hooks.Status(&s)
+	}
+	return s, err
+}
+
+func (a *api) Peers(context.Context) ([]control.Peer, error) {
+	out := []control.Peer{}
+	for _, g := range a.m.Trust.All() {
+		out = append(out, a.peer(g))
+	}
+	return out, nil
+}
+
+func (a *api) peer(g trust.Grant) control.Peer {
+	p := control.Peer{ID: g.Peer, Name: g.Name, Addrs: g.Addrs, Added: g.Added, Grant: control.Grant{
+		Allow: g.Allow.Names(), Workloads: g.Quota.Workloads, Resources: g.Quota.Resources, Names: g.Quota.Names, Requests: g.Quota.Requests,
+	}}
+	if p.Addrs == nil {
+		p.Addrs = []string{}
+	}
+	p.Remote, p.Connected = a.m.Net.Connected(g.Peer)
+	return p
+}
+
+// AddPeer trusts a peer, or changes one that is trusted already.
+func (a *api) AddPeer(ctx context.Context, in control.AddPeer) (control.Peer, error) {
+	id, addrs, err := parsePeer(in)
+	if err != nil {
+		return control.Peer{}, err
+	}
+	g, exists := a.m.Trust.Get(id)
+	if !exists {
+		g = trust.Grant{Peer: id, Name: a.freeName(id), Quota: trust.DefaultQuota(), Added: a.m.Now().UTC()}
+	}
+	if in.Name != "" {
+		g.Name = in.Name
+	}
+	for _, addr := range addrs {
+		if !slices.Contains(g.Addrs, addr) {
+			g.Addrs = append(g.Addrs, addr)
+		}
+	}
+	return a.put(ctx, g, in.Change)
+}
+
+func parsePeer(in control.AddPeer) (id mesh.PeerID, addrs []string, err error) {
+	if in.ID != "" {
+		if strings.HasPrefix(in.ID, "/") {
+			in.Addrs = append([]string{in.ID}, in.Addrs...)
+		} else if id, err = mesh.ParsePeerID(in.ID); err != nil {
+			return "", nil, err
+		}
+	}
+	for _, s := range in.Addrs {
+		addr, of, err := peernet.ParseAddr(s)
+		if err != nil {
+			return "", nil, err
+		}
+		if of != "" && id != "" && of != id {
+			return "", nil, mesh.Errorf(mesh.Invalid, "the address %s is of another peer than %s", s, id)
+		}
+		if of != "" {
+			id = of
+		}
+		if addr != "" {
+			addrs = append(addrs, addr)
+		}
+	}
+	if id == "" {
+		return "", nil, mesh.Errorf(mesh.Invalid, "no peer ID is given").WithHint("give the ID, or an address that ends in /p2p/ID; the other side prints both with: peerctl whoami")
+	}
+	return id, addrs, nil
+}
+
+func (a *api) freeName(id mesh.PeerID) string {
+	s := strings.ToLower(id.String())
+	name := "peer-" + s[len(s)-6:]
+	for n := 2; ; n++ {
+		if _, err := a.m.Trust.Find(name); err != nil {
+			return name
+		}
+		name = fmt.Sprintf("peer-%s-%d", s[len(s)-6:], n)
+	}
+}
+
+func (a *api) AllowPeer(ctx context.Context, ref string, change control.GrantChange) (control.Peer, error) {
+	g, err := a.m.Trust.Find(ref)
+	if err != nil {
+		return control.Peer{}, err
+	}
+	return a.put(ctx, g, change)
+}
+
+func (a *api) put(ctx context.Context, g trust.Grant, c control.GrantChange) (control.Peer, error) {
+	if c.Allow != nil {
+		allow, err := trust.ParseAllow(*c.Allow)
+		if err != nil {
+			return control.Peer{}, err
+		}
+		g.Allow = allow
+	}
+	set(&g.Quota.Workloads, c.Workloads)
+	set(&g.Quota.Resources.MilliCPU, c.MilliCPU)
+	set(&g.Quota.Resources.Memory, c.Memory)
+	set(&g.Quota.Resources.Disk, c.Disk)
+	set(&g.Quota.Names, c.Names)
+	set(&g.Quota.Requests, c.Requests)
+	if err := a.m.Trust.Put(ctx, g); err != nil {
+		return control.Peer{}, err
+	}
+	a.m.Net.Learn(g.Peer, g.Addrs)
+	a.m.trustChanged()
+	return a.peer(g), nil
+}
+
+func set[T any](p *T, v *T) {
+	if v != nil {
+		*p = *v
+	}
+}
+
+// RemovePeer ends trust in the order that leaves no gap: durable, denied, streams
+// reset, connections closed, names withdrawn, workloads stopped. A crash at any
+// point is made up for at the next start.
+func (a *api) RemovePeer(ctx context.Context, ref string, keep bool) (control.RemovedPeer, error) {
+	m := a.m
+	m.removing.Lock()
+	defer m.removing.Unlock()
+	found, err := m.Trust.Find(ref)
+	if err != nil {
+		return control.RemovedPeer{}, err
+	}
+	ctx = context.WithoutCancel(ctx) // once begun it is carried through
+	g, err := m.Trust.Remove(ctx, found.Peer, keep)
+	if err != nil {
+		return control.RemovedPeer{}, err
+	}
+	if err := m.Net.Disconnect(g.Peer); err != nil {
+		m.Log.Warn("cannot close a removed peer's connections cleanly", "peer", g.Peer, "err", err)
+	}
+	m.Gate.Forget(g.Peer)
+	m.Client.Forget(g.Peer)
+	m.trustChanged()
+	stopped, err := a.hooks.Withdraw(ctx, g.Peer, keep)
+	if err != nil {
+		return control.RemovedPeer{}, fmt.Errorf("peer %s is denied, but not all that it has here is ended: %w", g.Name, err)
+	}
+	if stopped == nil {
+		stopped = []mesh.WorkloadID{}
+	}
+	m.Log.Info("removed a peer", "peer", g.Peer, "name", g.Name, "stopped", len(stopped), "keep", keep)
+	return control.RemovedPeer{ID: g.Peer, Name: g.Name, Stopped: stopped}, m.Trust.Finished(ctx, g.Peer)
+}

@@ -1,0 +1,277 @@
+// Package member is what every node of the mesh has, whether it runs workloads or
+// is a gateway: a home directory, a key, a state file, the trust list, the network
+// and the local API for these. What a node does beyond that is given to Run.
+package member
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"peercompute/pkg/admission"
+	"peercompute/pkg/control"
+	"peercompute/pkg/identity"
+	"peercompute/pkg/mesh"
+	"peercompute/pkg/peernet"
+	"peercompute/pkg/request"
+	"peercompute/pkg/store"
+	"peercompute/pkg/trust"
+	"peercompute/pkg/wire"
+)
+
+// Config is what Open needs.
+type Config struct {
+	Home     string   // created, 0700, if it is not there
+	Listen   []string // multiaddrs
+	Role     string   // "peer" or "gateway"
+	Version  string
+	NewState bool // make a new state file where the old one is missing
+	Log      *slog.Logger
+	Now      func() time.Time // nil = time.Now
+}
+
+// Member is an open node. Its fields are set by Open and not changed after.
+type Member struct {
+	Config
+	Key     *identity.Key
+	Store   *store.Store
+	Trust   *trust.List
+	Gate    *admission.Gate
+	Net     *peernet.Net
+	Client  *request.Client
+	Started time.Time
+
+	unlock func() error
+
+	removing sync.Mutex // one removal at a time
+
+	mu      sync.Mutex
+	onPeer  []func(mesh.PeerID, bool)
+	onTrust []func()
+}
+
+// Hooks are the parts of a role that trust changes reach.
+type Hooks struct {
+	// Withdraw ends what a removed peer has here (routes, workloads unless keep).
+	// It may be called again after a crash.
+	Withdraw func(ctx context.Context, p mesh.PeerID, keep bool) ([]mesh.WorkloadID, error)
+	// Status completes the status of the node.
+	Status func(*control.Status)
+}
+
+// Open takes the home for itself and reads what is in it. It starts nothing that
+// others can reach. Close undoes it.
+func Open(cfg Config) (_ *Member, err error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	m := &Member{Config: cfg, Started: cfg.Now()}
+	if err := os.MkdirAll(cfg.Home, 0o700); err != nil {
+		return nil, fmt.Errorf("cannot create the home directory: %w", err)
+	}
+	if err := checkHome(cfg.Home); err != nil {
+		return nil, err
+	}
+	if m.unlock, err = lockHome(cfg.Home); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			m.Close()
+		}
+	}()
+	if err := m.openState(); err != nil {
+		return nil, err
+	}
+	if m.Trust, err = trust.Open(m.Store, m.Key.ID, cfg.Now); err != nil {
+		return nil, err
+	}
+	if m.Gate, err = admission.NewGate(admission.Config{Store: m.Store, Trust: m.Trust, Self: m.Key.ID, Now: cfg.Now}); err != nil {
+		return nil, err
+	}
+	m.Net, err = peernet.New(peernet.Config{Key: m.Key.Private, Listen: cfg.Listen, Gate: m.Trust, Log: cfg.Log, OnConnect: m.connected})
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range m.Trust.All() {
+		m.Net.Learn(g.Peer, g.Addrs)
+	}
+	m.Client = request.NewClient(m.Key, m.Net, cfg.Now)
+	return m, nil
+}
+
+func checkHome(home string) error {
+	info, err := os.Stat(home)
+	if err != nil {
+		return err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		if err := os.Chmod(home, 0o700); err != nil {
+			return mesh.Errorf(mesh.Invalid, "the home directory %s is open to others (mode %04o)", home, info.Mode().Perm()).
+				WithHint("chmod 700 %s", home).Because(err)
+		}
+	}
+	return nil
+}
+
+// openState makes or opens key and state file, which belong together. A key
+// without its state is a loss that only the owner may declare accepted; a state
+// file that is not bound to a key yet is what a crash in the first start leaves.
+func (m *Member) openState() error {
+	path := filepath.Join(m.Home, store.FileName)
+	haveKey, err := identity.Exists(m.Home)
+	if err != nil {
+		return err
+	}
+	_, err = os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if haveKey && !m.NewState {
+			return mesh.Errorf(mesh.Invalid, "the state file %s is missing but the node key is there", path).
+				WithHint("restore it from a backup; or start once with --new-state, which forgets all peers and workloads and voids every request that was signed for the old state")
+		}
+		if err := store.Create(path); err != nil {
+			return fmt.Errorf("cannot create the state file: %w", err)
+		}
+	case err != nil:
+		return err
+	}
+	if m.Store, err = store.Open(path); err != nil {
+		return err
+	}
+	if !haveKey {
+		bound, err := m.Store.Bound()
+		if err != nil {
+			return err
+		}
+		if bound {
+			return mesh.Errorf(mesh.Invalid, "the node key %s is missing but its state file is there", filepath.Join(m.Home, identity.KeyFile)).
+				WithHint("restore the key from a backup; or move the whole home away to begin as a new node")
+		}
+		if m.Key, err = identity.Create(m.Home); err != nil {
+			return err
+		}
+	} else if m.Key, err = identity.Load(m.Home); err != nil {
+		return err
+	}
+	return m.Store.Bind(context.Background(), m.Key.ID)
+}
+
+// Close lets go of the home. Run must have returned.
+func (m *Member) Close() error {
+	var errs []error
+	if m.Net != nil {
+		m.Net.Close()
+	}
+	if m.Store != nil {
+		errs = append(errs, m.Store.Close())
+	}
+	if m.unlock != nil {
+		errs = append(errs, m.unlock())
+	}
+	return errors.Join(errs...)
+}
+
+// OnPeer registers a function that hears of connections that come and go. It must
+// not block.
+func (m *Member) OnPeer(f func(p mesh.PeerID, up bool)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.onPeer = append(m.onPeer, f)
+}
+
+// OnTrust registers a function that hears that the trust list changed.
+func (m *Member) OnTrust(f func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.onTrust = append(m.onTrust, f)
+}
+
+func (m *Member) connected(p mesh.PeerID, up bool) {
+	m.mu.Lock()
+	fs := m.onPeer
+	m.mu.Unlock()
+	for _, f := range fs {
+		f(p, up)
+	}
+}
+
+func (m *Member) trustChanged() {
+	m.mu.Lock()
+	fs := m.onTrust
+	m.mu.Unlock()
+	for _, f := range fs {
+		f()
+	}
+}
+
+// Run serves requests and the local API until ctx ends or a part fails, then
+// stops them from the edge inwards. parts run beside them. ready is called once
+// the node can be reached.
+func (m *Member) Run(ctx context.Context, handlers map[wire.Verb]request.Handler, w control.Workloads, h Hooks, ready func(), parts ...func(context.Context) error) error {
+	request.NewServer(request.Config{Key: m.Key, Net: m.Net, Gate: m.Gate, Store: m.Store, Now: m.Now, Log: m.Log, Handlers: handlers})
+	if err := m.resume(ctx, h); err != nil {
+		return err
+	}
+	socket, err := control.Listen(m.Home)
+	if err != nil {
+		return err
+	}
+	api := &api{m: m, hooks: h}
+	server := control.NewServer(control.Config{Home: m.Home, Members: api, Workloads: w, Log: m.Log})
+
+	g, ctx := errgroup.WithContext(ctx)
+	listening := make(chan struct{})
+	g.Go(func() error { return m.Net.Run(ctx, func() { close(listening) }) })
+	g.Go(func() error {
+		select {
+		case <-listening: // the API answers only once addresses are known
+		case <-ctx.Done():
+			return socket.Close()
+		}
+		if ready != nil {
+			ready()
+		}
+		return server.Run(ctx, socket)
+	})
+	g.Go(func() error {
+		select {
+		case <-m.Store.Failed():
+			return mesh.Errorf(mesh.Internal, "the state file cannot be written; stopping").Because(m.Store.Err())
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	for _, part := range parts {
+		g.Go(func() error { return part(ctx) })
+	}
+	return g.Wait()
+}
+
+// resume finishes removals that a crash cut short, before anything else happens.
+func (m *Member) resume(ctx context.Context, h Hooks) error {
+	var left []func() error
+	err := m.Trust.Unfinished(func(p mesh.PeerID, keep bool) {
+		left = append(left, func() error {
+			if _, err := h.Withdraw(ctx, p, keep); err != nil {
+				return err
+			}
+			return m.Trust.Finished(ctx, p)
+		})
+	})
+	for _, f := range left {
+		err = errors.Join(err, f())
+	}
+	if err != nil {
+		return fmt.Errorf("cannot finish the removal of a peer: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,392 @@
+package node
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"peercompute/pkg/control"
+	"peercompute/pkg/driver"
+	"peercompute/pkg/mesh"
+	"peercompute/pkg/trust"
+	"peercompute/pkg/wire"
+)
+
+// api answers the local person: what is here directly, what is elsewhere by a
+// signed request.
+type api struct{ n *Node }
+
+var _ control.Workloads = (*api)(nil)
+
+// where resolves a peer's name; self for this machine.
+func (a *api) where(ref string) (mesh.PeerID, error) {
+	self := a.n.m.Key.ID
+	if ref == "self" || ref == self.String() {
+		return self, nil
+	}
+	if ref != "" {
+		g, err := a.n.m.Trust.Find(ref)
+		return g.Peer, err
+	}
+	var hosts []trust.Grant
+	for _, g := range a.n.m.Trust.All() {
+		if !g.Allow.Has(trust.Route) { // gateways run no workloads
+			hosts = append(hosts, g)
+		}
+	}
+	if len(hosts) == 0 {
+		return self, nil
+	}
+	return "", mesh.Errorf(mesh.Invalid, "it is not said where to run it").
+		WithHint("choose with --peer: self, %s", names(hosts))
+}
+
+func (a *api) UploadModule(ctx context.Context, r io.Reader) (control.Module, error) {
+	digest, size, err := a.n.cfg.Modules.put(ctx, r, "", a.n.modulesInUse)
+	return control.Module{Digest: digest, Size: size}, err
+}
+
+func (a *api) show(v wire.View, at mesh.PeerID, full bool) control.Workload {
+	w := v.Workload
+	out := control.Workload{ID: w.ID, Name: w.Spec.Name, Peer: a.n.m.Trust.Name(at), PeerID: at,
+		Owner: a.n.m.Trust.Name(w.Owner), OwnerID: w.Owner, Kind: w.Spec.Runtime, Shape: w.Spec.Shape,
+		Image: w.Spec.Image, State: v.Status.State, URL: v.Status.URL, Status: v.Status, Created: w.Created}
+	if full {
+		out.Spec = &w.Spec
+	}
+	return out
+}
+
+// Workloads lists what runs here and what this node deployed elsewhere. A peer
+// that does not answer is shown with what was last known, in state "unknown".
+func (a *api) Workloads(ctx context.Context, peer string) ([]control.Workload, error) {
+	views, err := a.all(ctx, peer)
+	out := []control.Workload{}
+	for _, d := range views {
+		out = append(out, a.show(d.View, d.Peer, false))
+	}
+	slices.SortStableFunc(out, func(x, y control.Workload) int {
+		return cmp.Or(strings.Compare(x.Peer, y.Peer), x.Created.Compare(y.Created))
+	})
+	return out, err
+}
+
+const listTimeout = 5 * time.Second
+
+func (a *api) all(ctx context.Context, peer string) ([]deployed, error) {
+	self := a.n.m.Key.ID
+	var out []deployed
+	ask := map[mesh.PeerID]bool{}
+	known, err := a.n.remembered()
+	if err != nil {
+		return nil, err
+	}
+	if peer != "" {
+		p, err := a.where(peer)
+		if err != nil {
+			return nil, err
+		}
+		ask[p] = true
+	} else {
+		ask[self] = true
+		for _, d := range known {
+			ask[d.Peer] = true
+		}
+	}
+	if ask[self] {
+		views, err := a.n.list(self)
+		if err != nil {
+			return nil, err
+		}
+		for _, v := range views {
+			out = append(out, deployed{self, v})
+		}
+		delete(ask, self)
+	}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for p := range ask {
+		wg.Go(func() {
+			got := a.listRemote(ctx, p, known)
+			mu.Lock()
+			defer mu.Unlock()
+			out = append(out, got...)
+		})
+	}
+	wg.Wait()
+	return out, nil
+}
+
+func (a *api) listRemote(ctx context.Context, p mesh.PeerID, known []deployed) []deployed {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	var reply wire.ListReply
+	err := a.n.ask(ctx, p, wire.VerbList, wire.List{}, &reply)
+	var out []deployed
+	if err == nil {
+		for _, v := range reply.Workloads {
+			out = append(out, deployed{p, v})
+		}
+		return out
+	}
+	for _, d := range known {
+		if d.Peer == p {
+			d.View.Status = mesh.Status{State: mesh.Unknown, Reason: mesh.AsError(err).Msg, Since: d.View.Status.Since}
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// find resolves a workload's name or unique ID prefix.
+func (a *api) find(ctx context.Context, ref, peer string) (deployed, error) {
+	all, err := a.all(ctx, peer)
+	if err != nil {
+		return deployed{}, err
+	}
+	var byName, byID []deployed
+	for _, d := range all {
+		if d.View.Workload.Spec.Name == ref {
+			byName = append(byName, d)
+		}
+		if ref != "" && strings.HasPrefix(string(d.View.Workload.ID), ref) {
+			byID = append(byID, d)
+		}
+	}
+	found := byName
+	if len(found) == 0 {
+		found = byID
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return deployed{}, mesh.Errorf(mesh.NotFound, "no workload is called %q", ref).WithHint("list them with: peerctl ps")
+	}
+	var where []string
+	for _, d := range found {
+		where = append(where, string(d.View.Workload.ID)+" on "+a.n.m.Trust.Name(d.Peer))
+	}
+	return deployed{}, mesh.Errorf(mesh.Conflict, "%q could be any of: %s", ref, strings.Join(where, ", ")).
+		WithHint("give more of the ID, or --peer")
+}
+
+func (a *api) Workload(ctx context.Context, ref, peer string) (control.Workload, error) {
+	d, err := a.find(ctx, ref, peer)
+	if err != nil {
+		return control.Workload{}, err
+	}
+	return a.show(d.View, d.Peer, true), nil
+}
+
+// act carries out a change here or asks for it elsewhere, and returns the
+// workload as it is then.
+func (a *api) act(ctx context.Context, d deployed, here func() (change, error), verb wire.Verb, body any) (control.Workload, error) {
+	id := d.View.Workload.ID
+	if d.Peer == a.n.m.Key.ID {
+		c, err := here()
+		if err == nil {
+			err = a.n.apply(ctx, c)
+		}
+		if err != nil {
+			return control.Workload{}, err
+		}
+		return a.current(ctx, d), nil
+	}
+	if err := a.n.ask(ctx, d.Peer, verb, body, nil); err != nil {
+		return control.Workload{}, err
+	}
+	if verb == wire.VerbRemove {
+		return a.show(d.View, d.Peer, false), a.n.forgetRemote(ctx, id)
+	}
+	return a.current(ctx, d), nil
+}
+
+// current asks anew; what was known before if it is gone or does not answer.
+func (a *api) current(ctx context.Context, d deployed) control.Workload {
+	if d.Peer == a.n.m.Key.ID {
+		if r, err := a.n.record(d.Peer, d.View.Workload.ID); err == nil {
+			d.View = a.n.view(r)
+		}
+	} else {
+		var v wire.View
+		if err := a.n.ask(ctx, d.Peer, wire.VerbInspect, wire.Ref{Workload: d.View.Workload.ID}, &v); err == nil {
+			d.View = v
+		}
+	}
+	return a.show(d.View, d.Peer, false)
+}
+
+func (a *api) Stop(ctx context.Context, ref, peer string) (control.Workload, error) {
+	d, err := a.find(ctx, ref, peer)
+	if err != nil {
+		return control.Workload{}, err
+	}
+	id := d.View.Workload.ID
+	if w, err := a.act(ctx, d, func() (change, error) { return a.n.stop(a.n.m.Key.ID, id), nil }, wire.VerbStop, wire.Ref{Workload: id}); err != nil {
+		return w, err
+	}
+	a.settle(ctx, d, mesh.State.Final)
+	return a.current(ctx, d), nil
+}
+
+// settle waits a while for the effect of a change.
+func (a *api) settle(ctx context.Context, d deployed, done func(mesh.State) bool) {
+	id := d.View.Workload.ID
+	if d.Peer == a.n.m.Key.ID {
+		a.n.await(ctx, id, func(s mesh.Status) bool { return done(s.State) })
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, settle)
+	defer cancel()
+	err := a.n.watchRemote(ctx, d.Peer, id, func(v wire.View) (bool, error) { return !done(v.Status.State), nil })
+	if err != nil && mesh.KindOf(err) != mesh.NotFound {
+		a.n.log.Debug("cannot watch a workload", "workload", id, "err", err)
+	}
+}
+
+func (a *api) Remove(ctx context.Context, ref, peer string, force bool) (control.Workload, error) {
+	d, err := a.find(ctx, ref, peer)
+	if err != nil {
+		return control.Workload{}, err
+	}
+	id := d.View.Workload.ID
+	w, err := a.act(ctx, d, func() (change, error) { return a.n.remove(a.n.m.Key.ID, id, force), nil },
+		wire.VerbRemove, wire.Ref{Workload: id, Force: force})
+	if err == nil {
+		a.settle(ctx, d, func(mesh.State) bool { return false })
+	}
+	return w, err
+}
+
+func (a *api) Publish(ctx context.Context, ref, peer string, p control.Publish) (control.Workload, error) {
+	d, err := a.find(ctx, ref, peer)
+	if err != nil {
+		return control.Workload{}, err
+	}
+	id, wish := d.View.Workload.ID, mesh.Publication{Gateway: a.gatewayRef(p.Gateway)}
+	w, err := a.act(ctx, d, func() (change, error) { return a.n.expose(a.n.m.Key.ID, id, &wish) },
+		wire.VerbExpose, wire.Expose{Workload: id, Publish: wish})
+	if err != nil || w.State.Final() {
+		return w, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, settle)
+	defer cancel()
+	err = a.follow(ctx, d.Peer, id, func(v wire.View) (bool, error) {
+		d.View = v
+		return v.Status.URL == "" && v.Status.PublishError == "", nil
+	})
+	if d.View.Status.PublishError != "" {
+		return w, mesh.Errorf(mesh.Denied, "%s", d.View.Status.PublishError).WithHint("peerctl unpublish %s withdraws the wish", w.Name)
+	}
+	if err == nil && d.View.Status.URL == "" {
+		err = mesh.Errorf(mesh.Timeout, "the gateway has not confirmed the name yet").WithHint("see: peerctl status, peerctl ps")
+	}
+	return a.show(d.View, d.Peer, false), err
+}
+
+// gatewayRef lets the local person name a gateway as this machine knows it; other
+// peers know it by its ID.
+func (a *api) gatewayRef(ref string) string {
+	if g, err := a.n.m.Trust.Find(ref); ref != "" && err == nil {
+		return g.Peer.String()
+	}
+	return ref
+}
+
+func (a *api) Unpublish(ctx context.Context, ref, peer string) (control.Workload, error) {
+	d, err := a.find(ctx, ref, peer)
+	if err != nil {
+		return control.Workload{}, err
+	}
+	id := d.View.Workload.ID
+	return a.act(ctx, d, func() (change, error) { return a.n.expose(a.n.m.Key.ID, id, nil) }, wire.VerbHide, wire.Ref{Workload: id})
+}
+
+// follow watches a workload wherever it is.
+func (a *api) follow(ctx context.Context, p mesh.PeerID, id mesh.WorkloadID, emit func(wire.View) (bool, error)) error {
+	if p != a.n.m.Key.ID {
+		return a.n.watchRemote(ctx, p, id, emit)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	return a.n.watch(ctx, p, id, func(v wire.View) error {
+		more, err := emit(v)
+		if !more {
+			cancel()
+		}
+		return err
+	})
+}
+
+func (a *api) Logs(ctx context.Context, ref, peer string, follow bool, tail int) (io.ReadCloser, error) {
+	d, err := a.find(ctx, ref, peer)
+	if err != nil {
+		return nil, err
+	}
+	return a.logsOf(ctx, d.Peer, d.View.Workload.ID, follow, tail)
+}
+
+func (a *api) logsOf(ctx context.Context, p mesh.PeerID, id mesh.WorkloadID, follow bool, tail int) (io.ReadCloser, error) {
+	if p == a.n.m.Key.ID {
+		return a.n.logs(ctx, p, id, driver.LogOptions{Follow: follow, Tail: tail})
+	}
+	return a.n.remoteLogs(ctx, p, wire.Logs{Workload: id, Follow: follow, Tail: tail})
+}
+
+// lastLines is the end of a workload's log, for a deploy that failed.
+func (a *api) lastLines(ctx context.Context, p mesh.PeerID, id mesh.WorkloadID) []string {
+	const lines, most = 20, 64 << 10
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	log, err := a.logsOf(ctx, p, id, false, lines)
+	if err != nil {
+		return nil
+	}
+	defer log.Close()
+	data, _ := io.ReadAll(io.LimitReader(log, most)) // what there is will do
+	data = bytes.TrimRight(data, "\n")
+	if len(data) == 0 {
+		return nil
+	}
+	return strings.Split(string(data), "\n")
+}
+
+// Run runs a job here or on a peer.
+func (a *api) Run(ctx context.Context, r control.Run, start func() (io.Reader, io.Writer, io.Writer, error)) (mesh.Exit, error) {
+	p, err := a.where(r.Peer)
+	if err != nil {
+		return mesh.Exit{}, err
+	}
+	if p != a.n.m.Key.ID {
+		if err := a.n.sendModule(ctx, p, r.Spec.Digest, nil); err != nil {
+			return mesh.Exit{}, err
+		}
+		return a.n.runRemote(ctx, p, r.Spec, start)
+	}
+	w, commit, release, err := a.n.job(ctx, p, trust.Grant{}, randomDigest(), r.Spec)
+	if err != nil {
+		return mesh.Exit{}, err
+	}
+	defer release()
+	if err := a.n.m.Store.Update(ctx, commit); err != nil {
+		return mesh.Exit{}, err
+	}
+	stdin, stdout, stderr, err := start()
+	if err != nil {
+		return mesh.Exit{}, err
+	}
+	return a.n.execute(ctx, w, stdin, stdout, stderr)
+}
+
+// randomDigest stands for the digest of a request that the local person makes.
+func randomDigest() (d wire.Digest) {
+	rand.Read(d[:])
+	return d
+}

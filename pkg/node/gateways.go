@@ -1,0 +1,327 @@
+package node
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"peercompute/pkg/control"
+	"peercompute/pkg/mesh"
+	"peercompute/pkg/store"
+	"peercompute/pkg/supervisor"
+	"peercompute/pkg/trust"
+	"peercompute/pkg/wire"
+)
+
+// gateways keeps a connection to each gateway that this machine trusts with
+// "route", and tells it which names to route. What a gateway has confirmed lasts
+// as long as the connection: after a break everything is said again.
+type gateways struct {
+	n    *Node
+	wake chan struct{}
+
+	mu    sync.Mutex
+	links map[mesh.PeerID]*link
+	urls  map[mesh.WorkloadID]publication
+	news  chan struct{} // closed when urls change
+}
+
+type publication struct {
+	gateway mesh.PeerID
+	url     string
+	err     string
+}
+
+// link is the state of one gateway's connection.
+type link struct {
+	gateway mesh.PeerID
+	wake    chan struct{}
+	stop    context.CancelFunc
+
+	mu     sync.Mutex
+	up     bool
+	lost   bool   // the connection went since it was last looked at
+	detail string // why it is down
+}
+
+func newGateways(n *Node) *gateways {
+	return &gateways{n: n, wake: make(chan struct{}, 1), links: map[mesh.PeerID]*link{},
+		urls: map[mesh.WorkloadID]publication{}, news: make(chan struct{})}
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// poke makes every link compare what is published with what should be.
+func (g *gateways) poke() {
+	signal(g.wake)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, l := range g.links {
+		signal(l.wake)
+	}
+}
+
+func (g *gateways) peerChanged(p mesh.PeerID, up bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if l := g.links[p]; l != nil && !up {
+		l.mu.Lock()
+		l.lost = true
+		l.mu.Unlock()
+		signal(l.wake)
+	}
+}
+
+// changed is closed when a public address comes, goes or is refused.
+func (g *gateways) changed() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.news
+}
+
+func (g *gateways) url(id mesh.WorkloadID) (url, failure string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.urls[id]
+	return p.url, p.err
+}
+
+func (g *gateways) setURL(id mesh.WorkloadID, p *publication) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if p == nil {
+		delete(g.urls, id)
+	} else {
+		g.urls[id] = *p
+	}
+	close(g.news)
+	g.news = make(chan struct{})
+}
+
+// trusted lists the peers that may route to this machine.
+func (g *gateways) trusted() []trust.Grant {
+	return slices.DeleteFunc(g.n.m.Trust.All(), func(t trust.Grant) bool { return !t.Allow.Has(trust.Route) })
+}
+
+// find resolves what a publication calls its gateway: a name, an ID, or nothing
+// when there is only one.
+func (g *gateways) find(ref string) (trust.Grant, error) {
+	all := g.trusted()
+	const hint = "its owner trusts one with: peerctl peers add MULTIADDR --name gw --allow route"
+	if len(all) == 0 {
+		return trust.Grant{}, mesh.Errorf(mesh.Unavailable, "this machine uses no gateway, so nothing can be published").
+			WithRule("host.gateway").WithHint(hint)
+	}
+	if ref == "" {
+		if len(all) == 1 {
+			return all[0], nil
+		}
+		return trust.Grant{}, mesh.Errorf(mesh.Invalid, "this machine uses %d gateways: %s", len(all), names(all)).
+			WithRule("host.gateway").WithHint("choose one with --gateway")
+	}
+	for _, t := range all {
+		if t.Name == ref || t.Peer.String() == ref {
+			return t, nil
+		}
+	}
+	return trust.Grant{}, mesh.Errorf(mesh.NotFound, "this machine uses no gateway called %q, only: %s", ref, names(all)).
+		WithRule("host.gateway").WithHint(hint)
+}
+
+func names(all []trust.Grant) string {
+	var out []string
+	for _, t := range all {
+		out = append(out, t.Name)
+	}
+	return strings.Join(out, ", ")
+}
+
+// run keeps one link per trusted gateway.
+func (g *gateways) run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		want := map[mesh.PeerID]bool{}
+		for _, t := range g.trusted() {
+			want[t.Peer] = true
+		}
+		g.mu.Lock()
+		for p, l := range g.links {
+			if !want[p] {
+				l.stop()
+				delete(g.links, p)
+			}
+		}
+		for p := range want {
+			if g.links[p] == nil {
+				linkCtx, stop := context.WithCancel(ctx)
+				l := &link{gateway: p, wake: make(chan struct{}, 1), stop: stop, detail: "connecting"}
+				g.links[p] = l
+				wg.Go(func() { g.serve(linkCtx, l) })
+			}
+		}
+		g.mu.Unlock()
+		select {
+		case <-g.wake:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+const (
+	connectTimeout = 10 * time.Second
+	recheck        = 15 * time.Second // a refused publication is asked for again
+	maxPause       = 15 * time.Second
+)
+
+func (g *gateways) serve(ctx context.Context, l *link) {
+	confirmed := map[mesh.WorkloadID]bool{}
+	defer g.forget(l, confirmed)
+	for failures := 0; ctx.Err() == nil; {
+		l.mu.Lock()
+		l.lost = false
+		l.mu.Unlock()
+		dial, cancel := context.WithTimeout(ctx, connectTimeout)
+		err := g.n.m.Net.Connect(dial, l.gateway)
+		cancel()
+		if err != nil {
+			l.set(false, err.Error())
+			pause := min(100*time.Millisecond<<min(failures, 8), maxPause)
+			pause = time.Duration(float64(pause) * (0.8 + 0.4*rand.Float64()))
+			failures++
+			t := time.NewTimer(pause)
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+				t.Stop()
+			}
+			continue
+		}
+		failures = 0
+		l.set(true, "")
+		g.session(ctx, l, confirmed)
+		l.set(false, "the connection was lost; trying again")
+		g.forget(l, confirmed)
+	}
+}
+
+// session keeps the gateway's routes right until the connection goes.
+func (g *gateways) session(ctx context.Context, l *link, confirmed map[mesh.WorkloadID]bool) {
+	for {
+		g.sync(ctx, l, confirmed)
+		t := time.NewTimer(recheck)
+		select {
+		case <-l.wake:
+		case <-t.C:
+		case <-ctx.Done():
+		}
+		t.Stop()
+		l.mu.Lock()
+		lost := l.lost
+		l.mu.Unlock()
+		if lost || ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+func (g *gateways) sync(ctx context.Context, l *link, confirmed map[mesh.WorkloadID]bool) {
+	want, err := g.wanted(l.gateway)
+	if err != nil {
+		g.n.log.Error("cannot read the workloads", "err", err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	for id := range confirmed {
+		if _, ok := want[id]; ok {
+			continue
+		}
+		g.setURL(id, nil)
+		g.n.tunnels.Drop(id)
+		if err := g.n.m.Client.Do(ctx, l.gateway, wire.VerbUnpublish, wire.Ref{Workload: id}, nil); err != nil {
+			// The tunnel refuses it from now on; the gateway hears of it again later.
+			g.n.log.Warn("cannot withdraw a public name; trying again", "workload", id, "err", err)
+			continue
+		}
+		delete(confirmed, id)
+	}
+	for id, name := range want {
+		if confirmed[id] {
+			continue
+		}
+		var out wire.Published
+		err := g.n.m.Client.Do(ctx, l.gateway, wire.VerbPublish, wire.Publish{Workload: id, Name: name}, &out)
+		if err != nil {
+			why := g.n.m.Trust.Name(l.gateway) + " refused: " + mesh.AsError(err).Msg
+			g.setURL(id, &publication{gateway: l.gateway, err: why})
+			g.n.log.Warn("cannot publish", "workload", id, "gateway", l.gateway, "err", err)
+			continue
+		}
+		confirmed[id] = true
+		g.setURL(id, &publication{gateway: l.gateway, url: out.URL})
+	}
+}
+
+// wanted lists the workloads that this gateway should route now, with their names.
+func (g *gateways) wanted(gateway mesh.PeerID) (map[mesh.WorkloadID]string, error) {
+	want := map[mesh.WorkloadID]string{}
+	err := g.n.m.Store.View(func(tx *store.Tx) error {
+		return supervisor.Each(tx, func(r supervisor.Record) error {
+			if r.Publish == nil || r.Desired != supervisor.Run {
+				return nil
+			}
+			to, err := g.find(r.Publish.Gateway)
+			if st, _, _ := g.n.sup.Status(r.Workload.ID); err == nil && to.Peer == gateway && st.State == mesh.Running {
+				want[r.Workload.ID] = r.Workload.Spec.Name
+			}
+			return nil
+		})
+	})
+	return want, err
+}
+
+// forget drops the addresses that a broken connection stood for.
+func (g *gateways) forget(l *link, confirmed map[mesh.WorkloadID]bool) {
+	for id := range confirmed {
+		delete(confirmed, id)
+		g.setURL(id, nil)
+	}
+}
+
+func (l *link) set(up bool, detail string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.up, l.detail = up, detail
+}
+
+// report is for status.
+func (g *gateways) report() ([]control.Route, []control.Tunnel) {
+	routes, tunnels := []control.Route{}, []control.Tunnel{}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for id, p := range g.urls {
+		if p.url != "" {
+			routes = append(routes, control.Route{URL: p.url, Workload: id, Peer: g.n.m.Trust.Name(p.gateway), Up: true})
+		}
+	}
+	for p, l := range g.links {
+		l.mu.Lock()
+		t := control.Tunnel{Peer: g.n.m.Trust.Name(p), Up: l.up, Detail: l.detail}
+		l.mu.Unlock()
+		t.Address, _ = g.n.m.Net.Connected(p)
+		tunnels = append(tunnels, t)
+	}
+	slices.SortFunc(routes, func(a, b control.Route) int { return strings.Compare(a.URL, b.URL) })
+	slices.SortFunc(tunnels, func(a, b control.Tunnel) int { return strings.Compare(a.Peer, b.Peer) })
+	return routes, tunnels
+}

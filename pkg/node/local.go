@@ -1,0 +1,282 @@
+package node
+
+import (
+	"context"
+	"io"
+	"net"
+	"slices"
+	"time"
+
+	"peercompute/pkg/admission"
+	"peercompute/pkg/driver"
+	"peercompute/pkg/mesh"
+	"peercompute/pkg/store"
+	"peercompute/pkg/supervisor"
+	"peercompute/pkg/trust"
+	"peercompute/pkg/wire"
+)
+
+// This file is what can be done to the workloads that run here, whoever asks: a
+// trusted peer, or the local person, who is this node itself.
+
+// change is an effect that is decided but not durable yet.
+type change struct {
+	commit func(*store.Tx) error
+	after  func() // once it is on disk
+}
+
+// apply makes a change on behalf of the local person.
+func (n *Node) apply(ctx context.Context, c change) error {
+	if err := n.m.Store.Update(ctx, c.commit); err != nil {
+		return err
+	}
+	c.after()
+	return nil
+}
+
+// owned reads a record that who may see: its own, or any for this node itself. To
+// anyone else the workload does not exist.
+func (n *Node) owned(tx *store.Tx, who mesh.PeerID, id mesh.WorkloadID) (supervisor.Record, error) {
+	r, err := supervisor.Get(tx, id)
+	if err == nil && r.Desired == supervisor.Remove {
+		err = mesh.Errorf(mesh.NotFound, "workload %s is being removed", id)
+	}
+	if err == nil && r.Workload.Owner != who && who != n.m.Key.ID {
+		err = mesh.Errorf(mesh.NotFound, "there is no workload %s here", id).WithHint("list them with: peerctl ps")
+	}
+	if err != nil {
+		return supervisor.Record{}, err
+	}
+	return r, nil
+}
+
+func (n *Node) record(who mesh.PeerID, id mesh.WorkloadID) (r supervisor.Record, err error) {
+	err = n.m.Store.View(func(tx *store.Tx) error { r, err = n.owned(tx, who, id); return err })
+	return r, err
+}
+
+// view is a record with what is true of it now.
+func (n *Node) view(r supervisor.Record) wire.View {
+	st, _, ok := n.sup.Status(r.Workload.ID)
+	if !ok && r.Last.State != "" {
+		st = r.Last
+	}
+	st.URL, st.PublishError = n.gateways.url(r.Workload.ID)
+	if r.Publish == nil {
+		st.URL, st.PublishError = "", ""
+	}
+	w := r.Workload
+	w.Spec.Publish = r.Publish
+	return wire.View{Workload: w, Status: st}
+}
+
+// grantOf is what who may do here. The local person may use all that this machine
+// lends.
+func (n *Node) grantOf(who mesh.PeerID, g trust.Grant) trust.Grant {
+	if who != n.m.Key.ID {
+		return g
+	}
+	r := n.cfg.Lend.Resources
+	return trust.Grant{Peer: who, Name: "self", Allow: trust.Deploy, Quota: trust.Quota{Workloads: n.cfg.Lend.Workloads, Resources: r}}
+}
+
+// deploy accepts a workload, or refuses it by form, grant or policy.
+func (n *Node) deploy(ctx context.Context, who mesh.PeerID, g trust.Grant, request wire.Digest, spec mesh.Spec) (mesh.Workload, change, error) {
+	spec = spec.WithDefaults()
+	if err := spec.Validate(); err != nil {
+		return mesh.Workload{}, change{}, err
+	}
+	if spec.Runtime == mesh.Wasm {
+		if _, err := n.cfg.Modules.Path(spec.Digest); err != nil {
+			return mesh.Workload{}, change{}, err
+		}
+	}
+	if spec.Publish != nil {
+		if _, err := n.gateways.find(spec.Publish.Gateway); err != nil {
+			return mesh.Workload{}, change{}, err
+		}
+	}
+	policy := n.policy(ctx)
+	w := mesh.Workload{ID: mesh.NewWorkloadID(request), Owner: who, Spec: spec, Created: n.m.Now().UTC()}
+	var replaced []supervisor.Record
+	commit := func(tx *store.Tx) error {
+		replaced = nil
+		if err := n.decide(tx, policy, who, g, spec); err != nil {
+			return err
+		}
+		err := supervisor.Each(tx, func(r supervisor.Record) error {
+			if r.Workload.Owner != who || r.Workload.Spec.Name != spec.Name || r.Desired == supervisor.Remove {
+				return nil
+			}
+			if r.Last.State == mesh.Failed { // nothing of it runs, and nothing would by itself
+				replaced = append(replaced, r)
+				return nil
+			}
+			return mesh.Errorf(mesh.Conflict, "a workload called %q is there already (%s)", spec.Name, r.Workload.ID).
+				WithRule("workload.name").WithHint("choose another --name, or remove that one: peerctl rm %s", spec.Name)
+		})
+		if err != nil {
+			return err
+		}
+		for _, r := range replaced {
+			r.Desired = supervisor.Remove
+			if err := supervisor.Put(tx, r); err != nil {
+				return err
+			}
+		}
+		return supervisor.Put(tx, supervisor.Record{Workload: w, Desired: supervisor.Run, Publish: spec.Publish})
+	}
+	after := func() {
+		for _, r := range replaced {
+			n.sup.Kick(r.Workload.ID, r.Workload.Spec.Runtime)
+		}
+		n.sup.Kick(w.ID, spec.Runtime)
+		n.log.Info("accepted a workload", "workload", w.ID, "name", spec.Name, "owner", who, "runtime", spec.Runtime)
+	}
+	return w, change{commit, after}, nil
+}
+
+func (n *Node) decide(tx *store.Tx, p admission.Policy, who mesh.PeerID, g trust.Grant, spec mesh.Spec) error {
+	usage, err := supervisor.Usage(tx, who)
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	for _, j := range n.jobs {
+		usage.Host.Add(j.spec)
+		if j.owner == who {
+			usage.Peer.Add(j.spec)
+		}
+	}
+	n.mu.Unlock()
+	return admission.Decide(p, n.grantOf(who, g), spec, usage).Refusal(who)
+}
+
+// edit changes the record of a workload that who owns.
+func (n *Node) edit(who mesh.PeerID, id mesh.WorkloadID, f func(*supervisor.Record) error) change {
+	var kind mesh.Runtime
+	return change{
+		commit: func(tx *store.Tx) error {
+			r, err := n.owned(tx, who, id)
+			if err != nil {
+				return err
+			}
+			kind = r.Workload.Spec.Runtime
+			if err := f(&r); err != nil {
+				return err
+			}
+			return supervisor.Put(tx, r)
+		},
+		after: func() {
+			n.sup.Kick(id, kind)
+			n.gateways.poke()
+		},
+	}
+}
+
+func (n *Node) stop(who mesh.PeerID, id mesh.WorkloadID) change {
+	return n.edit(who, id, func(r *supervisor.Record) error { r.Desired = supervisor.Stop; return nil })
+}
+
+func (n *Node) remove(who mesh.PeerID, id mesh.WorkloadID, force bool) change {
+	return n.edit(who, id, func(r *supervisor.Record) error {
+		st, _, _ := n.sup.Status(id)
+		if r.Desired == supervisor.Run && !r.Last.State.Final() && !force {
+			return mesh.Errorf(mesh.Conflict, "workload %s is %s", r.Workload.Spec.Name, st.State).
+				WithRule("workload.running").WithHint("stop it first: peerctl stop %s   (or peerctl rm -f)", r.Workload.Spec.Name)
+		}
+		r.Desired = supervisor.Remove
+		return nil
+	})
+}
+
+func (n *Node) expose(who mesh.PeerID, id mesh.WorkloadID, p *mesh.Publication) (change, error) {
+	if p != nil {
+		if _, err := n.gateways.find(p.Gateway); err != nil {
+			return change{}, err
+		}
+	}
+	return n.edit(who, id, func(r *supervisor.Record) error {
+		if p != nil && r.Workload.Spec.Runtime == mesh.Container && r.Workload.Spec.Port == 0 {
+			return mesh.Errorf(mesh.Invalid, "workload %s has no port to publish", r.Workload.Spec.Name).
+				WithHint("deploy it with --port, the port it listens on")
+		}
+		r.Publish = p
+		return nil
+	}), nil
+}
+
+// list is who's workloads; for this node itself, everybody's.
+func (n *Node) list(who mesh.PeerID) ([]wire.View, error) {
+	var out []wire.View
+	err := n.m.Store.View(func(tx *store.Tx) error {
+		return supervisor.Each(tx, func(r supervisor.Record) error {
+			if r.Desired != supervisor.Remove && (r.Workload.Owner == who || who == n.m.Key.ID) {
+				out = append(out, n.view(r))
+			}
+			return nil
+		})
+	})
+	slices.SortFunc(out, func(a, b wire.View) int { return a.Workload.Created.Compare(b.Workload.Created) })
+	return out, err
+}
+
+// settle is how long stop and remove wait for their effect before they answer.
+const settle = 15 * time.Second
+
+// await waits until done says so of the workload's state, it is gone, or settle
+// has passed.
+func (n *Node) await(ctx context.Context, id mesh.WorkloadID, done func(mesh.Status) bool) {
+	ctx, cancel := context.WithTimeout(ctx, settle)
+	defer cancel()
+	for {
+		st, changed, ok := n.sup.Status(id)
+		if !ok || done(st) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (n *Node) logs(ctx context.Context, who mesh.PeerID, id mesh.WorkloadID, o driver.LogOptions) (io.ReadCloser, error) {
+	r, err := n.record(who, id)
+	if err != nil {
+		return nil, err
+	}
+	d := n.cfg.Runtimes[r.Workload.Spec.Runtime].Driver
+	if d == nil {
+		return nil, mesh.Errorf(mesh.Unsupported, "this node cannot run a %s", r.Workload.Spec.Runtime)
+	}
+	return d.Logs(ctx, id, o)
+}
+
+// mayRoute answers the tunnel: may this gateway reach this workload now?
+func (n *Node) mayRoute(gateway mesh.PeerID, id mesh.WorkloadID) error {
+	g, ok := n.m.Trust.Get(gateway)
+	if !ok || !g.Allow.Has(trust.Route) {
+		return mesh.Errorf(mesh.Denied, "this gateway may not open tunnels here").WithRule("grant.route")
+	}
+	r, err := n.record(n.m.Key.ID, id)
+	if err != nil {
+		return err
+	}
+	if r.Publish == nil || r.Desired != supervisor.Run {
+		return mesh.Errorf(mesh.Denied, "the workload is not published").WithRule("workload.published")
+	}
+	if to, err := n.gateways.find(r.Publish.Gateway); err != nil || to.Peer != gateway {
+		return mesh.Errorf(mesh.Denied, "the workload is published elsewhere").WithRule("workload.published")
+	}
+	return nil
+}
+
+func (n *Node) dial(ctx context.Context, id mesh.WorkloadID) (net.Conn, error) {
+	t, err := n.sup.Task(id)
+	if err != nil {
+		return nil, err
+	}
+	return t.Dial(ctx)
+}

@@ -1,0 +1,203 @@
+// Package node is peerd's inside: the path of a request from the network or the
+// local API to what is desired, and from there to the supervisor and the
+// gateways. It knows runtimes only by their contract.
+package node
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"peercompute/pkg/admission"
+	"peercompute/pkg/control"
+	"peercompute/pkg/driver"
+	"peercompute/pkg/member"
+	"peercompute/pkg/mesh"
+	"peercompute/pkg/peernet"
+	"peercompute/pkg/publish"
+	"peercompute/pkg/request"
+	"peercompute/pkg/store"
+	"peercompute/pkg/supervisor"
+	"peercompute/pkg/wire"
+)
+
+// Runtime is one way to run workloads, as peerd's main puts it together.
+type Runtime struct {
+	Driver driver.Driver
+	// Ready says whether it can be used now, with its version or the reason.
+	Ready func(ctx context.Context) (detail string, err error)
+}
+
+// Config is what New needs.
+type Config struct {
+	Member   *member.Member
+	Modules  *Modules
+	Runtimes map[mesh.Runtime]Runtime
+	Lend     Lend
+	Warnings []string // what this machine cannot do; shown in status
+}
+
+// Lend is what this machine lends to all peers together.
+type Lend struct {
+	Workloads int
+	Resources mesh.Resources
+}
+
+// Node runs workloads for this machine's owner and for trusted peers.
+type Node struct {
+	cfg      Config
+	m        *member.Member
+	log      *slog.Logger
+	sup      *supervisor.Supervisor
+	gateways *gateways
+	tunnels  *publish.Tunnels
+
+	mu    sync.Mutex
+	ready map[mesh.Runtime]readiness
+	jobs  map[wire.Digest]heldJob // foreground jobs, by the request that asked for them
+}
+
+type readiness struct {
+	at     time.Time
+	detail string
+	err    error
+}
+
+type heldJob struct {
+	owner mesh.PeerID
+	spec  mesh.Spec
+}
+
+// New puts a node together; nothing runs before Run.
+func New(cfg Config) (*Node, error) {
+	n := &Node{cfg: cfg, m: cfg.Member, log: cfg.Member.Log, ready: map[mesh.Runtime]readiness{}, jobs: map[wire.Digest]heldJob{}}
+	drivers := map[mesh.Runtime]driver.Driver{}
+	for kind, r := range cfg.Runtimes {
+		drivers[kind] = r.Driver
+	}
+	n.gateways = newGateways(n)
+	n.sup = supervisor.New(supervisor.Config{Store: n.m.Store, Drivers: drivers, Log: n.log, Now: n.m.Now,
+		OnStatus: func(mesh.WorkloadID, mesh.Status) { n.gateways.poke() }})
+	n.m.OnTrust(n.gateways.poke)
+	n.m.OnPeer(n.gateways.peerChanged)
+	var err error
+	n.tunnels, err = publish.New(publish.Config{Allow: n.mayRoute, Dial: n.dial, Log: n.log})
+	return n, err
+}
+
+// Run runs the node until ctx ends. ready is called once it can be reached.
+func (n *Node) Run(ctx context.Context, ready func()) error {
+	n.m.Net.Handle(wire.TunnelProtocol, func(ctx context.Context, s *peernet.Stream) { n.tunnels.Serve(ctx, s.Peer(), s) })
+	return n.m.Run(ctx, n.handlers(), &api{n}, member.Hooks{Withdraw: n.withdraw, Status: n.status}, ready,
+		n.sup.Run, n.gateways.run)
+}
+
+// runtimes lists what can run now. The answer is kept for a moment, because it
+// asks the engine.
+func (n *Node) runtimes(ctx context.Context) []control.Runtime {
+	const fresh = 5 * time.Second
+	out := []control.Runtime{}
+	for _, kind := range []mesh.Runtime{mesh.Container, mesh.Wasm} {
+		r, ok := n.cfg.Runtimes[kind]
+		if !ok {
+			continue
+		}
+		n.mu.Lock()
+		known := n.ready[kind]
+		n.mu.Unlock()
+		if known.at.IsZero() || time.Since(known.at) > fresh {
+			ask, cancel := context.WithTimeout(ctx, 2*time.Second)
+			detail, err := r.Ready(ask)
+			cancel()
+			known = readiness{time.Now(), detail, err}
+			n.mu.Lock()
+			n.ready[kind] = known
+			n.mu.Unlock()
+		}
+		line := control.Runtime{Kind: kind, Ready: known.err == nil, Detail: known.detail}
+		if known.err != nil {
+			line.Detail = known.err.Error()
+		}
+		out = append(out, line)
+	}
+	return out
+}
+
+func (n *Node) policy(ctx context.Context) admission.Policy {
+	p := admission.Policy{Workloads: n.cfg.Lend.Workloads, Resources: n.cfg.Lend.Resources}
+	for _, r := range n.runtimes(ctx) {
+		if r.Ready {
+			p.Runtimes = append(p.Runtimes, r.Kind)
+		}
+	}
+	return p
+}
+
+func (n *Node) status(s *control.Status) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	s.Runtimes = n.runtimes(ctx)
+	s.Warnings = append(s.Warnings, n.cfg.Warnings...)
+	err := n.m.Store.View(func(tx *store.Tx) error {
+		return supervisor.Each(tx, func(r supervisor.Record) error {
+			if st, _, _ := n.sup.Status(r.Workload.ID); st.State == mesh.Running {
+				s.Workloads++
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		n.log.Error("cannot read the workloads", "err", err)
+	}
+	s.Routes, s.Tunnels = n.gateways.report()
+}
+
+// withdraw ends what a removed peer has here.
+func (n *Node) withdraw(ctx context.Context, p mesh.PeerID, keep bool) ([]mesh.WorkloadID, error) {
+	n.gateways.poke()
+	if keep {
+		return nil, nil
+	}
+	var stopped []mesh.WorkloadID
+	runtimes := map[mesh.WorkloadID]mesh.Runtime{}
+	err := n.m.Store.Update(ctx, func(tx *store.Tx) error {
+		stopped = nil
+		var mine []supervisor.Record
+		err := supervisor.Each(tx, func(r supervisor.Record) error {
+			if r.Workload.Owner == p && r.Desired == supervisor.Run {
+				mine = append(mine, r)
+			}
+			return nil
+		})
+		for _, r := range mine {
+			r.Desired = supervisor.Stop
+			if err == nil {
+				err = supervisor.Put(tx, r)
+			}
+			stopped = append(stopped, r.Workload.ID)
+			runtimes[r.Workload.ID] = r.Workload.Spec.Runtime
+		}
+		return err
+	})
+	for _, id := range stopped {
+		n.sup.Kick(id, runtimes[id])
+	}
+	return stopped, err
+}
+
+func (n *Node) handlers() map[wire.Verb]request.Handler {
+	return map[wire.Verb]request.Handler{
+		wire.VerbPutModule: n.onPutModule,
+		wire.VerbDeploy:    n.onDeploy,
+		wire.VerbStop:      n.onStop,
+		wire.VerbRemove:    n.onRemove,
+		wire.VerbList:      n.onList,
+		wire.VerbInspect:   n.onInspect,
+		wire.VerbWatch:     n.onWatch,
+		wire.VerbLogs:      n.onLogs,
+		wire.VerbRun:       n.onRun,
+		wire.VerbExpose:    n.onExpose,
+		wire.VerbHide:      n.onHide,
+	}
+}

@@ -1,0 +1,261 @@
+package node
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"peercompute/pkg/control"
+	"peercompute/pkg/frame"
+	"peercompute/pkg/mesh"
+	"peercompute/pkg/request"
+	"peercompute/pkg/store"
+	"peercompute/pkg/wire"
+)
+
+// This file is what this node asks of other peers on the local person's behalf.
+
+// deployed is a workload of ours on another peer, as last seen.
+type deployed struct {
+	Peer mesh.PeerID `json:"peer"`
+	View wire.View   `json:"view"`
+}
+
+func (n *Node) remember(ctx context.Context, p mesh.PeerID, v wire.View) error {
+	return n.m.Store.Update(ctx, func(tx *store.Tx) error {
+		return tx.PutJSON(store.Remote, []byte(v.Workload.ID), deployed{p, v})
+	})
+}
+
+func (n *Node) forgetRemote(ctx context.Context, id mesh.WorkloadID) error {
+	return n.m.Store.Update(ctx, func(tx *store.Tx) error { return tx.Delete(store.Remote, []byte(id)) })
+}
+
+func (n *Node) remembered() ([]deployed, error) {
+	var out []deployed
+	err := n.m.Store.View(func(tx *store.Tx) error {
+		return tx.Each(store.Remote, nil, func(k, _ []byte) (bool, error) {
+			var d deployed
+			_, err := tx.GetJSON(store.Remote, k, &d)
+			out = append(out, d)
+			return true, err
+		})
+	})
+	return out, err
+}
+
+// elsewhere says in an error which peer it is about.
+func (n *Node) elsewhere(p mesh.PeerID, err error) error {
+	if err == nil {
+		return nil
+	}
+	name := n.m.Trust.Name(p)
+	var refused *request.Refused
+	if errors.As(err, &refused) {
+		return &control.PeerError{Peer: name, Cause: refused.Cause}
+	}
+	e := mesh.AsError(err)
+	if e.Kind == mesh.Unavailable || e.Kind == mesh.Timeout {
+		return mesh.Errorf(e.Kind, "cannot reach %s", name).WithHint("%s", e.Hint).Because(err)
+	}
+	return err
+}
+
+// ask sends one request.
+func (n *Node) ask(ctx context.Context, p mesh.PeerID, verb wire.Verb, body, out any) error {
+	return n.elsewhere(p, n.m.Client.Do(ctx, p, verb, body, out))
+}
+
+// sendModule makes sure that p has a module, and reports bytes as they go.
+func (n *Node) sendModule(ctx context.Context, p mesh.PeerID, digest string, progress func(mesh.Progress)) error {
+	path, err := n.cfg.Modules.Path(digest)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	var reply wire.PutModuleReply
+	s, err := n.m.Client.Open(ctx, p, wire.VerbPutModule, wire.PutModule{Digest: digest, Size: info.Size()}, &reply)
+	if err != nil {
+		return n.elsewhere(p, err)
+	}
+	defer s.Reset()
+	defer context.AfterFunc(ctx, s.Reset)()
+	if reply.Have {
+		return nil
+	}
+	meter := &metered{r: f, total: info.Size(), report: progress}
+	if _, err := io.Copy(deadlineWriter{s}, meter); err != nil {
+		return n.elsewhere(p, mesh.Errorf(mesh.Unavailable, "the connection was lost while the module was sent").Because(err))
+	}
+	if err := readEnd(s); err != nil {
+		return n.elsewhere(p, err)
+	}
+	return nil
+}
+
+// readEnd waits for the other side's word that all went well.
+func readEnd(r io.Reader) error {
+	typ, payload, err := frame.Read(r)
+	if err != nil {
+		return mesh.Errorf(mesh.Unavailable, "the connection was lost").Because(err)
+	}
+	if typ == wire.FrameError {
+		return remoteError(payload)
+	}
+	return nil
+}
+
+func remoteError(payload []byte) error {
+	var e wire.Error
+	if err := wire.DecodeBody(payload, &e); err != nil {
+		return err
+	}
+	return &request.Refused{Cause: e.Err()}
+}
+
+// metered reports how much was read, at most ten times a second.
+type metered struct {
+	r           io.Reader
+	done, total int64
+	last        time.Time
+	report      func(mesh.Progress)
+}
+
+func (m *metered) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	m.done += int64(n)
+	if now := time.Now(); m.report != nil && (now.Sub(m.last) > 100*time.Millisecond || err == io.EOF) {
+		m.last = now
+		m.report(mesh.Progress{What: "sending the module", Done: m.done, Total: m.total})
+	}
+	return n, err
+}
+
+// watchRemote calls emit for each view that p reports, until emit returns false.
+func (n *Node) watchRemote(ctx context.Context, p mesh.PeerID, id mesh.WorkloadID, emit func(wire.View) (bool, error)) error {
+	s, err := n.m.Client.Open(ctx, p, wire.VerbWatch, wire.Ref{Workload: id}, nil)
+	if err != nil {
+		return n.elsewhere(p, err)
+	}
+	defer s.Reset()
+	defer context.AfterFunc(ctx, s.Reset)()
+	for {
+		typ, payload, err := frame.Read(s)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return n.elsewhere(p, mesh.Errorf(mesh.Unavailable, "the connection was lost").Because(err))
+		}
+		if typ != wire.FrameView {
+			continue
+		}
+		var v wire.View
+		if err := wire.DecodeBody(payload, &v); err != nil {
+			return err
+		}
+		if more, err := emit(v); err != nil || !more {
+			return err
+		}
+	}
+}
+
+// remoteLogs is a log that arrives as frames.
+func (n *Node) remoteLogs(ctx context.Context, p mesh.PeerID, l wire.Logs) (io.ReadCloser, error) {
+	s, err := n.m.Client.Open(ctx, p, wire.VerbLogs, l, nil)
+	if err != nil {
+		return nil, n.elsewhere(p, err)
+	}
+	out, in := io.Pipe()
+	var wg sync.WaitGroup
+	stop := context.AfterFunc(ctx, s.Reset)
+	wg.Go(func() {
+		defer stop()
+		defer s.Reset()
+		r := bufio.NewReaderSize(s, 32<<10)
+		for {
+			typ, payload, err := frame.Read(r)
+			switch {
+			case err != nil:
+				in.CloseWithError(io.ErrUnexpectedEOF)
+				return
+			case typ == wire.FrameStdout:
+				if _, err := in.Write(payload); err != nil {
+					return
+				}
+			case typ == wire.FrameError:
+				in.CloseWithError(n.elsewhere(p, remoteError(payload)))
+				return
+			case typ == wire.FrameEnd:
+				in.Close()
+				return
+			}
+		}
+	})
+	return &remoteLog{out, func() { s.Reset(); wg.Wait() }}, nil
+}
+
+type remoteLog struct {
+	*io.PipeReader
+	stop func()
+}
+
+func (l *remoteLog) Close() error {
+	l.PipeReader.Close()
+	l.stop()
+	return nil
+}
+
+// runRemote runs a job on p with the given streams.
+func (n *Node) runRemote(ctx context.Context, p mesh.PeerID, spec mesh.Spec, start func() (io.Reader, io.Writer, io.Writer, error)) (mesh.Exit, error) {
+	s, err := n.m.Client.Open(ctx, p, wire.VerbRun, wire.Deploy{Spec: spec}, nil)
+	if err != nil {
+		return mesh.Exit{}, n.elsewhere(p, err)
+	}
+	defer s.Reset()
+	defer context.AfterFunc(ctx, s.Reset)()
+	stdin, stdout, stderr, err := start()
+	if err != nil {
+		return mesh.Exit{}, err
+	}
+	go func() { _ = frame.Copy(deadlineWriter{s}, wire.FrameStdin, stdin) }() // ends with the stream or the input
+	r := bufio.NewReaderSize(s, 64<<10)
+	for {
+		typ, payload, err := frame.Read(r)
+		if err != nil {
+			if ctx.Err() != nil {
+				return mesh.Exit{}, ctx.Err()
+			}
+			return mesh.Exit{}, n.elsewhere(p, mesh.Errorf(mesh.Unavailable, "the connection was lost; the job was ended").Because(err))
+		}
+		switch typ {
+		case wire.FrameStdout:
+			_, err = stdout.Write(payload)
+		case wire.FrameStderr:
+			_, err = stderr.Write(payload)
+		case wire.FrameExit:
+			var x mesh.Exit
+			return x, wire.DecodeBody(payload, &x)
+		case wire.FrameError:
+			return mesh.Exit{}, n.elsewhere(p, remoteError(payload))
+		}
+		if err != nil {
+			return mesh.Exit{}, err
+		}
+	}
+}

@@ -1,0 +1,348 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"peercompute/pkg/driver"
+	"peercompute/pkg/mesh"
+	"peercompute/pkg/store"
+)
+
+const (
+	stopGrace     = 10 * time.Second
+	stableAfter   = 10 * time.Second // a run this long makes earlier failures forgotten
+	firstAttempts = 3                // a workload that never answered is given up after this many
+)
+
+// keeper brings one workload to what its record wants.
+type keeper struct {
+	sup    *Supervisor
+	id     mesh.WorkloadID
+	driver driver.Driver
+	kick   chan struct{}
+
+	mu      sync.Mutex
+	status  mesh.Status
+	changed chan struct{}
+	task    driver.Task
+}
+
+func (k *keeper) poke() {
+	select {
+	case k.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (k *keeper) publish() {
+	k.mu.Lock()
+	close(k.changed)
+	k.changed = make(chan struct{})
+	k.mu.Unlock()
+}
+
+// set changes the status. Fields that outlast a state are carried over.
+func (k *keeper) set(state mesh.State, reason string) mesh.Status {
+	return k.update(func(s *mesh.Status) {
+		*s = mesh.Status{State: state, Reason: reason, Since: k.sup.cfg.Now(), Restarts: s.Restarts, Digest: s.Digest}
+	})
+}
+
+func (k *keeper) update(f func(*mesh.Status)) mesh.Status {
+	k.mu.Lock()
+	f(&k.status)
+	s := k.status
+	k.mu.Unlock()
+	k.publish()
+	k.sup.cfg.OnStatus(k.id, s)
+	return s
+}
+
+func (k *keeper) setTask(t driver.Task) {
+	k.mu.Lock()
+	k.task = t
+	k.mu.Unlock()
+}
+
+func (k *keeper) run(ctx context.Context) {
+	var h history
+	for ctx.Err() == nil {
+		r, err := k.load()
+		if mesh.KindOf(err) == mesh.NotFound && err != nil {
+			k.discard(ctx)
+			return
+		}
+		if err != nil {
+			k.set(mesh.Failed, "its record cannot be read")
+			k.sup.cfg.Log.Error("cannot read a workload's record", "workload", k.id, "err", err)
+			return
+		}
+		switch {
+		case r.Desired == Remove:
+			if k.stop(ctx) && k.discard(ctx) && k.forget(ctx) {
+				return
+			}
+		case r.Desired == Stop:
+			if k.stop(ctx) {
+				k.finish(ctx, k.set(mesh.Stopped, ""))
+				k.idle(ctx)
+			}
+		case r.Last.State.Final():
+			if r.Last.State == mesh.Stopped { // wanted again
+				k.finish(ctx, mesh.Status{})
+				continue
+			}
+			k.update(func(s *mesh.Status) { *s = r.Last })
+			k.idle(ctx)
+		default:
+			k.pursue(ctx, r.Workload, &h)
+		}
+	}
+}
+
+func (k *keeper) idle(ctx context.Context) {
+	select {
+	case <-k.kick:
+	case <-ctx.Done():
+	}
+}
+
+func (k *keeper) load() (r Record, err error) {
+	err = k.sup.cfg.Store.View(func(tx *store.Tx) error { r, err = Get(tx, k.id); return err })
+	return r, err
+}
+
+// finish persists a final status; the zero status clears it.
+func (k *keeper) finish(ctx context.Context, st mesh.Status) {
+	err := k.sup.cfg.Store.Update(ctx, func(tx *store.Tx) error {
+		r, err := Get(tx, k.id)
+		if err != nil {
+			return err
+		}
+		r.Last = st
+		return Put(tx, r)
+	})
+	if err != nil && ctx.Err() == nil {
+		k.sup.cfg.Log.Error("cannot record how a workload ended", "workload", k.id, "err", err)
+	}
+}
+
+// stop ends the current run. It reports whether nothing runs any more.
+func (k *keeper) stop(ctx context.Context) bool {
+	k.mu.Lock()
+	t := k.task
+	k.mu.Unlock()
+	if t == nil {
+		return true
+	}
+	k.set(mesh.Stopping, "")
+	if err := t.Stop(ctx, stopGrace); err != nil {
+		return k.retry(ctx, "cannot stop it", err)
+	}
+	k.setTask(nil)
+	return true
+}
+
+func (k *keeper) discard(ctx context.Context) bool {
+	if err := k.driver.Remove(ctx, k.id); err != nil {
+		return k.retry(ctx, "cannot remove it", err)
+	}
+	return true
+}
+
+func (k *keeper) forget(ctx context.Context) bool {
+	err := k.sup.cfg.Store.Update(ctx, func(tx *store.Tx) error { return tx.Delete(store.Workloads, []byte(k.id)) })
+	if err != nil {
+		return k.retry(ctx, "cannot remove its record", err)
+	}
+	return true
+}
+
+// retry waits before the caller's loop tries again; it always returns false.
+func (k *keeper) retry(ctx context.Context, what string, err error) bool {
+	if ctx.Err() == nil {
+		k.sup.cfg.Log.Error(what+"; trying again", "workload", k.id, "err", err)
+		sleep(ctx, time.Second)
+	}
+	return false
+}
+
+// history is what restarts are decided by.
+type history struct {
+	failures int  // in a row
+	answered bool // ever, in this life of peerd or a former one
+}
+
+// outcome is how one run came to its end.
+type outcome struct {
+	exit  *mesh.Exit
+	err   error // it could not be started or watched
+	ready bool
+	ran   time.Duration
+}
+
+// pursue runs the workload once and then decides what follows. It returns early
+// when the record says something else.
+func (k *keeper) pursue(ctx context.Context, w mesh.Workload, h *history) {
+	runCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	result := make(chan outcome, 1)
+	go func() { result <- k.once(runCtx, w) }()
+	var out outcome
+	for waiting := true; waiting; {
+		select {
+		case out = <-result:
+			waiting = false
+		case <-k.kick:
+			if r, err := k.load(); err != nil || !r.holds() {
+				cancel()
+				<-result
+				return
+			}
+		}
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	h.answered = h.answered || out.ready
+	if out.ran > stableAfter {
+		h.failures = 0
+	}
+	st, again := decide(w.Spec, out, h)
+	if !again {
+		final := k.update(func(s *mesh.Status) {
+			*s = mesh.Status{State: st.State, ExitCode: st.ExitCode, Reason: st.Reason, Since: k.sup.cfg.Now(), Restarts: s.Restarts, Digest: s.Digest}
+		})
+		k.finish(ctx, final)
+		return
+	}
+	h.failures++
+	k.update(func(s *mesh.Status) {
+		*s = mesh.Status{State: mesh.Pending, Reason: st.Reason + "; starting again", ExitCode: st.ExitCode, Since: k.sup.cfg.Now(), Restarts: s.Restarts + 1, Digest: s.Digest}
+	})
+	timer := time.NewTimer(backoff(h.failures - 1))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-k.kick:
+	case <-ctx.Done():
+	}
+}
+
+// once prepares, starts and watches one run, or goes on watching an adopted one.
+func (k *keeper) once(ctx context.Context, w mesh.Workload) (out outcome) {
+	k.mu.Lock()
+	t := k.task
+	k.mu.Unlock()
+	if t == nil {
+		k.set(mesh.Pulling, "")
+		digest, err := k.driver.Prepare(ctx, w, func(p mesh.Progress) {
+			k.update(func(s *mesh.Status) { s.Progress = &p })
+		})
+		if err != nil {
+			return outcome{err: err}
+		}
+		k.update(func(s *mesh.Status) { s.Digest, s.Progress = digest, nil })
+		k.set(mesh.Starting, "")
+		if t, err = k.driver.Start(ctx, w); err != nil {
+			return outcome{err: err}
+		}
+		k.setTask(t)
+	}
+	began := time.Now()
+	exited := make(chan struct{})
+	waitCtx, stopWaiting := context.WithCancel(ctx)
+	go func() {
+		defer close(exited)
+		x, err := t.Wait(waitCtx)
+		if err != nil {
+			out.err = err
+		} else {
+			out.exit = &x
+		}
+	}()
+	ready := k.awaitReady(waitCtx, t, w.Spec, exited)
+	if ready {
+		k.set(mesh.Running, "")
+	} else if ctx.Err() == nil && !closed(exited) {
+		// It runs but does not answer: that is a failed start.
+		if err := t.Stop(ctx, stopGrace); err != nil {
+			k.sup.cfg.Log.Error("cannot stop a workload that does not answer", "workload", k.id, "err", err)
+		}
+		stopWaiting()
+		<-exited
+		k.setTask(nil)
+		return outcome{err: mesh.Errorf(mesh.Timeout, "it did not answer on port %d within %s", w.Spec.Port, k.sup.cfg.Ready)}
+	}
+	<-exited
+	stopWaiting()
+	out.ready, out.ran = ready, time.Since(began)
+	if out.exit != nil {
+		k.setTask(nil)
+	}
+	return out
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// awaitReady dials the workload until it answers. One without a port is ready
+// as soon as it is started.
+func (k *keeper) awaitReady(ctx context.Context, t driver.Task, s mesh.Spec, exited <-chan struct{}) bool {
+	if (s.Runtime == mesh.Container && s.Port == 0) || s.Shape == mesh.Job {
+		return !closed(exited)
+	}
+	ctx, cancel := context.WithTimeout(ctx, k.sup.cfg.Ready)
+	defer cancel()
+	for pause := 2 * time.Millisecond; ; pause = min(pause*3/2, 250*time.Millisecond) {
+		c, err := t.Dial(ctx)
+		if err == nil {
+			c.Close()
+			return true
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-exited:
+			timer.Stop()
+			return false
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		}
+	}
+}
+
+// decide says what follows a run: the status to show, and whether to start again.
+func decide(s mesh.Spec, out outcome, h *history) (mesh.Status, bool) {
+	if out.err != nil {
+		e := mesh.AsError(out.err)
+		st := mesh.Status{State: mesh.Failed, Reason: e.Error()}
+		switch e.Kind {
+		case mesh.Unavailable, mesh.Internal: // the runtime's trouble, not the workload's
+			return st, e.Kind == mesh.Unavailable || h.failures+1 < firstAttempts || h.answered
+		}
+		return st, false
+	}
+	st := mesh.Status{State: mesh.Exited, ExitCode: out.exit.Code, Reason: out.exit.Reason}
+	bad := out.exit.Code != 0 || out.exit.Kind != 0
+	if st.Reason == "" {
+		st.Reason = fmt.Sprintf("exited with code %d", out.exit.Code)
+	}
+	again := s.Restart == mesh.RestartAlways || (s.Restart == mesh.RestartOnFailure && bad)
+	if again && !h.answered && h.failures+1 >= firstAttempts {
+		st.State = mesh.Failed
+		st.Reason = fmt.Sprintf("%s before it answered, %d times", st.Reason, h.failures+1)
+		return st, false
+	}
+	return st, again
+}

@@ -1,0 +1,72 @@
+// Package supervisor makes what runs equal to what is desired. Desired state is
+// in the store; nobody else calls a driver. That is why peerd may be killed at any
+// line: at the next start it adopts what still runs, starts what does not, and
+// ends what nobody owns.
+package supervisor
+
+import (
+	"peercompute/pkg/admission"
+	"peercompute/pkg/mesh"
+	"peercompute/pkg/store"
+)
+
+// Desired is what the owner wants of a workload.
+type Desired string
+
+// The wishes.
+const (
+	Run    Desired = "run"
+	Stop   Desired = "stop"
+	Remove Desired = "remove" // and then the record goes too
+)
+
+// Record is a workload in the store.
+type Record struct {
+	Workload mesh.Workload     `json:"workload"`
+	Desired  Desired           `json:"desired"`
+	Publish  *mesh.Publication `json:"publish,omitempty"` // the wish for a public name, as of now
+	Last     mesh.Status       `json:"last"`              // the last final status, or zero
+}
+
+// holds reports whether the workload uses resources, or may again by itself.
+func (r Record) holds() bool { return r.Desired == Run && !r.Last.State.Final() }
+
+// Put writes a record; call Kick after the transaction is on disk.
+func Put(tx *store.Tx, r Record) error {
+	return tx.PutJSON(store.Workloads, []byte(r.Workload.ID), r)
+}
+
+// Get reads a record; mesh.NotFound if there is none.
+func Get(tx *store.Tx, id mesh.WorkloadID) (Record, error) {
+	var r Record
+	ok, err := tx.GetJSON(store.Workloads, []byte(id), &r)
+	if err == nil && !ok {
+		err = mesh.Errorf(mesh.NotFound, "there is no workload %s here", id).WithHint("list them with: peerctl ps")
+	}
+	return r, err
+}
+
+// Each calls fn for every record.
+func Each(tx *store.Tx, fn func(Record) error) error {
+	return tx.Each(store.Workloads, nil, func(k, _ []byte) (bool, error) {
+		r, err := Get(tx, mesh.WorkloadID(k))
+		if err == nil {
+			err = fn(r)
+		}
+		return err == nil, err
+	})
+}
+
+// Usage sums what peer and all peers together hold.
+func Usage(tx *store.Tx, peer mesh.PeerID) (u admission.Usage, err error) {
+	err = Each(tx, func(r Record) error {
+		if r.holds() {
+			u.Host.Add(r.Workload.Spec)
+			if r.Workload.Owner == peer {
+				u.Peer.Add(r.Workload.Spec)
+			}
+		}
+		return nil
+	})
+	return u, err
+}
