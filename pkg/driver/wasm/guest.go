@@ -1,0 +1,143 @@
+package wasm
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/experimental"
+	"github.com/tetratelabs/wazero/sys"
+
+	"peercompute/pkg/mesh"
+)
+
+// Epoch is what the wall clock says when an instance begins, in seconds since
+// 1970: 1 January 2026. Real time is not a guest's to know unless it is granted;
+// a clock that stands still, or starts at zero, breaks programs.
+const Epoch = 1767225600
+
+// instance is one run of a module from its start to its end.
+type instance struct {
+	name           string
+	args           []string
+	env            []string // KEY=VALUE; a later entry wins
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	memory         int64 // bytes
+	meter          *meter
+	shared         *budget
+	now            *atomic.Int64 // bytes in use by all instances of the run
+}
+
+// outcome is how an instance ended.
+type outcome struct {
+	mesh.Exit
+	cpu   time.Duration
+	trace string // the guest's stack after a trap, for its owner's log
+}
+
+// run executes a fresh instance of m to its end. Whatever the guest does, run
+// returns soon after in.meter's context has ended.
+func (m *module) run(in instance) (out outcome) {
+	mem := &linear{limit: in.memory, shared: in.shared, now: in.now}
+	start := time.Now()
+	in.meter.resumed = start
+	ctx := experimental.WithMemoryAllocator(withMeter(in.meter.ctx, in.meter), mem)
+	err := m.call(ctx, in, start)
+	in.meter.pause()
+	mem.Free() // no-op if the instance was closed
+	out = judge(err, in.meter, mem)
+	out.Fuel = m.burnt(in.meter)
+	out.PeakMemory = mem.peak
+	out.cpu = in.meter.cpu
+	return out
+}
+
+func (m *module) call(ctx context.Context, in instance, start time.Time) (err error) {
+	defer func() {
+		// wazero turns what goes wrong in a guest into an error; this is for what
+		// goes wrong in making one.
+		if r := recover(); r != nil {
+			err = fmt.Errorf("cannot instantiate: %v", r)
+			if e, ok := r.(error); ok {
+				err = fmt.Errorf("cannot instantiate: %w", e)
+			}
+		}
+	}()
+	mod, err := m.runtime.InstantiateModule(ctx, m.compiled, in.moduleConfig(start))
+	if err != nil {
+		return err
+	}
+	defer mod.Close(ctx)
+	m.arm(mod, in.meter)
+	_, err = mod.ExportedFunction(startFunction).Call(ctx)
+	m.settle(mod, in.meter)
+	return err
+}
+
+// moduleConfig is all that a guest gets: what is not named here does not exist for it.
+func (in *instance) moduleConfig(start time.Time) wazero.ModuleConfig {
+	c := wazero.NewModuleConfig().
+		WithName("").         // many instances of one module at once
+		WithStartFunctions(). // _start is called once the meter is set
+		WithArgs(append([]string{in.name}, in.args...)...).
+		WithStdin(waitingReader{in.stdin, in.meter}).
+		WithStdout(waitingWriter{in.stdout, in.meter}).
+		WithStderr(waitingWriter{in.stderr, in.meter}).
+		WithRandSource(rand.Reader).
+		WithNanotime(func() int64 { return int64(time.Since(start)) + 1 }, sys.ClockResolution(time.Microsecond)).
+		WithWalltime(func() (int64, int32) {
+			d := time.Since(start)
+			return Epoch + int64(d/time.Second), int32(d % time.Second)
+		}, sys.ClockResolution(time.Microsecond)).
+		WithNanosleep(in.meter.nanosleep).
+		WithOsyield(in.meter.check)
+	for _, kv := range in.env {
+		if k, v, ok := strings.Cut(kv, "="); ok {
+			c = c.WithEnv(k, v)
+		}
+	}
+	return c
+}
+
+// judge turns the end of a guest into an Exit.
+func judge(err error, m *meter, mem *linear) outcome {
+	var exit *sys.ExitError
+	switch {
+	case m.stopped != nil:
+		kind, why := m.reason()
+		return outcome{Exit: mesh.Exit{Code: exitKilled, Kind: kind, Reason: why}}
+	case err == nil:
+		return outcome{}
+	case errors.Is(err, errNoMemory):
+		return outcome{Exit: mesh.Exit{Code: exitKilled, Kind: mesh.OutOfMemory, Reason: outOfMemory(mem)}}
+	case errors.As(err, &exit):
+		out := outcome{Exit: mesh.Exit{Code: int(exit.ExitCode())}}
+		if mem.denied && out.Code != 0 {
+			out.Kind, out.Reason = mesh.OutOfMemory, outOfMemory(mem)
+		}
+		return out
+	}
+	first, trace, _ := strings.Cut(err.Error(), "\n")
+	out := outcome{Exit: mesh.Exit{Code: exitTrapped, Kind: mesh.Trap, Reason: "trap: " + strings.TrimPrefix(first, "wasm error: ")}, trace: trace}
+	if mem.denied {
+		out.Kind, out.Reason = mesh.OutOfMemory, outOfMemory(mem)
+	}
+	return out
+}
+
+func outOfMemory(mem *linear) string {
+	return fmt.Sprintf("out of memory: limit %d MiB", mem.limit>>20)
+}
+
+// The exit statuses of runs that did not end themselves, as shells give them.
+const (
+	exitKilled  = 137
+	exitTrapped = 134
+)

@@ -1,0 +1,172 @@
+package wasm
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"peercompute/pkg/mesh"
+)
+
+// workerArg makes the test binary a worker, as peerd's hidden command does.
+const workerArg = "wasm-worker"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == workerArg {
+		if err := WorkerMain(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	code := m.Run()
+	guests.remove()
+	os.Exit(code)
+}
+
+// guests are the programs that tests run, built once.
+var guests builds
+
+type builds struct {
+	mu  sync.Mutex
+	dir string
+	m   map[string]string // import path or directory → module file
+}
+
+func (b *builds) remove() { os.RemoveAll(b.dir) }
+
+// build builds a Go program for WASI and returns the module's path.
+func (b *builds) build(t testing.TB, pkg string) string {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p, ok := b.m[pkg]; ok {
+		return p
+	}
+	if b.dir == "" {
+		dir, err := os.MkdirTemp("", "guests")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.dir, b.m = dir, map[string]string{}
+	}
+	out := filepath.Join(b.dir, fmt.Sprintf("%d.wasm", len(b.m)))
+	cmd := exec.Command("go", "build", "-ldflags=-s -w", "-o", out, pkg)
+	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
+	if msg, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go build %s: %v\n%s", pkg, err, msg)
+	}
+	b.m[pkg] = out
+	return out
+}
+
+// shelf is a content-addressed store of modules.
+type shelf struct {
+	t  testing.TB
+	mu sync.Mutex
+	m  map[string]string
+}
+
+func (s *shelf) put(path string) string {
+	s.t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	sum := sha256.Sum256(b)
+	digest := "sha256:" + hex.EncodeToString(sum[:])
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.m[digest] = path
+	return digest
+}
+
+// bytes puts a module that is not a file yet.
+func (s *shelf) bytes(b []byte) string {
+	s.t.Helper()
+	path := filepath.Join(s.t.TempDir(), "module.wasm")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	return s.put(path)
+}
+
+func (s *shelf) path(digest string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p, ok := s.m[digest]; ok {
+		return p, nil
+	}
+	return "", mesh.Errorf(mesh.NotFound, "no module %s", digest)
+}
+
+// rig is a driver under test.
+type rig struct {
+	*Driver
+	t     testing.TB
+	shelf *shelf
+	next  byte
+}
+
+func newRig(t testing.TB, l Limits) *rig {
+	t.Helper()
+	s := &shelf{t: t, m: map[string]string{}}
+	d, err := New(Config{
+		Dir: filepath.Join(t.TempDir(), "wasm"), Module: s.path, Limits: l,
+		Command:     func() *exec.Cmd { return exec.Command(os.Args[0], workerArg) },
+		Log:         slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+		GroupParent: testGroup(t),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &rig{Driver: d, t: t, shelf: s}
+}
+
+type testWriter struct{ t testing.TB }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Logf("%s", p)
+	return len(p), nil
+}
+
+// workload is a workload with an ID of its own.
+func (r *rig) workload(digest string, shape mesh.Shape, change func(*mesh.Spec)) mesh.Workload {
+	r.next++
+	w := mesh.Workload{
+		ID: mesh.NewWorkloadID([32]byte{r.next}), Owner: "owner", Created: time.Now(),
+		Spec: mesh.Spec{Name: "guest", Runtime: mesh.Wasm, Shape: shape, Digest: digest},
+	}
+	if change != nil {
+		change(&w.Spec)
+	}
+	w.Spec = w.Spec.WithDefaults()
+	return w
+}
+
+func (r *rig) start(w mesh.Workload) *task {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
+	defer cancel()
+	if _, err := r.Prepare(ctx, w, nil); err != nil {
+		r.t.Fatal(err)
+	}
+	got, err := r.Start(ctx, w)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return got.(*task)
+}

@@ -1,0 +1,116 @@
+package wasm
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/tetratelabs/wazero/experimental"
+	"golang.org/x/sys/unix"
+)
+
+// budget is the memory that all instances of a worker share, in bytes.
+type budget struct {
+	limit int64
+
+	mu   sync.Mutex
+	used int64
+}
+
+func (b *budget) reserve(n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n > b.limit-b.used {
+		return false
+	}
+	b.used += n
+	return true
+}
+
+func (b *budget) release(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used -= n
+}
+
+var errNoMemory = errors.New("the module asks for more memory at its start than it may have")
+
+// linear is the memory of one instance: a range of addresses of its limit's size,
+// of which the used part is readable. It lies outside the Go heap, so it is not
+// copied as it grows, costs no collection, and pages that the guest never touches
+// do not exist.
+type linear struct {
+	limit  int64 // bytes
+	shared *budget
+	now    *atomic.Int64 // what this and its sisters use, in bytes
+
+	pages  []byte
+	size   int64 // bytes in use
+	peak   int64
+	denied bool // a growth was refused
+}
+
+var (
+	_ experimental.MemoryAllocator = (*linear)(nil)
+	_ experimental.LinearMemory    = (*linear)(nil)
+)
+
+// Allocate implements experimental.MemoryAllocator. An instance has one memory.
+func (l *linear) Allocate(_, _ uint64) experimental.LinearMemory { return l }
+
+// Reallocate implements experimental.LinearMemory.
+func (l *linear) Reallocate(size uint64) []byte {
+	first := l.pages == nil
+	if !l.grow(size) {
+		l.denied = true
+		if first {
+			// The interface has no way to refuse the first allocation; run recovers.
+			panic(errNoMemory)
+		}
+		return nil
+	}
+	return l.pages[:size:size]
+}
+
+func (l *linear) grow(size uint64) bool {
+	if size > uint64(l.limit) {
+		return false
+	}
+	if l.pages == nil {
+		pages, err := unix.Mmap(-1, 0, int(max(l.limit, 1)), unix.PROT_NONE, unix.MAP_ANON|unix.MAP_PRIVATE)
+		if err != nil {
+			return false
+		}
+		l.pages = pages
+	}
+	more := int64(size) - l.size
+	if more <= 0 {
+		return true
+	}
+	if !l.shared.reserve(more) {
+		return false
+	}
+	if err := unix.Mprotect(l.pages[l.size:size], unix.PROT_READ|unix.PROT_WRITE); err != nil {
+		l.shared.release(more)
+		return false
+	}
+	l.size = int64(size)
+	l.now.Add(more)
+	l.peak = max(l.peak, l.size)
+	return true
+}
+
+// Free implements experimental.LinearMemory.
+func (l *linear) Free() {
+	if l.pages == nil {
+		return
+	}
+	// Fails only for a range that is not mapped, which would be our own fault.
+	if err := unix.Munmap(l.pages); err != nil {
+		panic(err)
+	}
+	l.pages = nil
+	l.shared.release(l.size)
+	l.now.Add(-l.size)
+	l.size = 0
+}

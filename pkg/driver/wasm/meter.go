@@ -1,0 +1,155 @@
+package wasm
+
+import (
+	"context"
+	"errors"
+	"io"
+	"runtime"
+	"time"
+
+	"github.com/tetratelabs/wazero/sys"
+
+	"peercompute/pkg/mesh"
+)
+
+// Why an instance was stopped from outside.
+var (
+	errFuel     = errors.New("out of fuel")
+	errDeadline = errors.New("deadline passed")
+	errStopped  = errors.New("stopped")
+	errGone     = errors.New("the client is gone")
+)
+
+// exitInterrupted unwinds a guest that is stopped from outside; the meter holds
+// the reason. It is no status that a program can exit with.
+const exitInterrupted = 0xfffffff0
+
+// slice is how many units of fuel a guest burns between two looks at its limits:
+// well under a millisecond or two of computation.
+const slice = 1 << 20
+
+// meter decides, at each refill and each wait, whether a guest may go on. One
+// instance has one meter, used by the goroutine that runs the guest.
+type meter struct {
+	ctx      context.Context // ends when the guest must; its cause says why
+	deadline time.Time
+	pace     *pace
+
+	granted uint64 // units handed out so far
+	budget  uint64 // units in all
+	stopped error  // set before the guest is unwound
+	resumed time.Time
+	cpu     time.Duration // time spent in the guest and its host calls, waits excluded
+}
+
+// grant is the next slice of the budget. It unwinds the guest if there is none, or
+// if the guest must end.
+func (m *meter) grant() uint64 {
+	m.check()
+	n := min(uint64(slice), m.budget-m.granted)
+	if n == 0 {
+		m.interrupt(errFuel)
+	}
+	m.granted += n
+	m.yield()
+	return n
+}
+
+// check unwinds the guest if it must end.
+func (m *meter) check() {
+	select {
+	case <-m.ctx.Done():
+		m.interrupt(context.Cause(m.ctx))
+	default:
+	}
+	// The timer behind the context needs a free processor; this does not.
+	if !m.deadline.IsZero() && !time.Now().Before(m.deadline) {
+		m.interrupt(errDeadline)
+	}
+}
+
+func (m *meter) interrupt(why error) {
+	m.stopped = why
+	panic(sys.NewExitError(exitInterrupted))
+}
+
+// yield lets others run: compiled guest code cannot be preempted, and goroutines
+// of this worker, the garbage collector first of all, wait for it. A workload that
+// may use less than a processor waits here for its share.
+func (m *meter) yield() {
+	now := time.Now()
+	ran := now.Sub(m.resumed)
+	m.cpu += ran
+	if wait := m.pace.spend(ran); wait > 0 {
+		m.sleep(wait)
+	} else {
+		runtime.Gosched()
+	}
+	m.resumed = time.Now()
+}
+
+// nanosleep is the guest's sleep. It ends early with the guest's time.
+func (m *meter) nanosleep(ns int64) {
+	m.pause()
+	m.sleep(time.Duration(ns))
+	m.resume()
+	m.check()
+}
+
+func (m *meter) sleep(d time.Duration) {
+	if d <= 0 {
+		runtime.Gosched()
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-m.ctx.Done():
+	}
+}
+
+// pause and resume bracket a wait, which is no processor time.
+func (m *meter) pause()  { m.cpu += time.Since(m.resumed) }
+func (m *meter) resume() { m.resumed = time.Now() }
+
+// waitingReader and waitingWriter are a guest's streams: waiting for the other
+// side costs no processor time, and may last until the guest must end.
+type waitingReader struct {
+	r io.Reader
+	m *meter
+}
+
+func (w waitingReader) Read(p []byte) (int, error) {
+	w.m.pause()
+	n, err := w.r.Read(p)
+	w.m.resume()
+	w.m.check()
+	return n, err
+}
+
+type waitingWriter struct {
+	w io.Writer
+	m *meter
+}
+
+func (w waitingWriter) Write(p []byte) (int, error) {
+	w.m.pause()
+	n, err := w.w.Write(p)
+	w.m.resume()
+	w.m.check()
+	return n, err
+}
+
+// reason is the kind and the words for why a guest was stopped.
+func (m *meter) reason() (mesh.Kind, string) {
+	switch {
+	case errors.Is(m.stopped, errFuel):
+		return mesh.OutOfFuel, "out of fuel"
+	case errors.Is(m.stopped, errDeadline), errors.Is(m.stopped, context.DeadlineExceeded):
+		return mesh.Timeout, "deadline passed"
+	case errors.Is(m.stopped, errGone):
+		return mesh.Canceled, errGone.Error()
+	}
+	return mesh.Canceled, "stopped"
+}
