@@ -1,0 +1,156 @@
+package docker
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/docker/docker/api/types/container"
+
+	"peercompute/pkg/mesh"
+	"peercompute/seccomp"
+)
+
+// Constants of every container.
+const (
+	openFiles    = 16384     // descriptors a process may hold; an engine may have few itself
+	maxShm       = 64 << 20  // bytes of /dev/shm, at most; it counts as memory too
+	logSize      = "8m"      // one log file; two are kept
+	logFiles     = "2"       //
+	oomScore     = 500       // when the machine runs out of memory, workloads go before services
+	maxVolumes   = 16        // directories that an image may declare as volumes
+	maxMilliCPU  = 1_000_000 // a thousand cores: more is a mistake
+	bytesPerNode = 4096      // one inode of scratch for so many bytes
+	minInodes    = 1024
+)
+
+// image is what a container is made from.
+type image struct {
+	id      string   // "sha256:…", the engine's name for it
+	volumes []string // directories it declares as volumes
+}
+
+// blueprint is a container as the engine is asked to make it.
+type blueprint struct {
+	name   string
+	config *container.Config
+	host   *container.HostConfig
+}
+
+// build makes the blueprint of w from constants, w and the image. It is the only
+// place where a container is described, and it has no access to anything else.
+func build(node mesh.PeerID, w mesh.Workload, img image, user string) (blueprint, error) {
+	s := w.Spec.WithDefaults()
+	r := s.Resources
+	if s.Runtime != mesh.Container {
+		return blueprint{}, mesh.Errorf(mesh.Invalid, "a %s workload is not a container", s.Runtime)
+	}
+	if s.Egress != mesh.EgressNone {
+		return blueprint{}, mesh.Errorf(mesh.Unsupported, "egress %q is not supported: only none", s.Egress)
+	}
+	// A zero or negative bound means none at all to the engine.
+	if r.Memory <= 0 || r.PIDs <= 0 || r.Disk <= 0 || r.MilliCPU <= 0 || r.MilliCPU > maxMilliCPU {
+		return blueprint{}, mesh.Errorf(mesh.Invalid, "a container needs bounds above zero for memory, processes, disk and CPU (at most %d cores)", maxMilliCPU/1000)
+	}
+	scratch, err := scratchOf(img.volumes, r.Disk, user)
+	if err != nil {
+		return blueprint{}, err
+	}
+	hostname := s.Name
+	if !mesh.ValidLabel(hostname) {
+		hostname = string(w.ID)
+	}
+	no := false
+	c := &container.Config{
+		Image:       img.id,
+		User:        user + ":" + user,
+		Hostname:    hostname,
+		Env:         s.Env,
+		Cmd:         s.Args, // empty: the image's own
+		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
+		Labels: map[string]string{
+			labelNode: node.String(), labelWorkload: string(w.ID), labelOwner: w.Owner.String(),
+			labelName: s.Name, labelPort: strconv.Itoa(int(s.Port)),
+		},
+	}
+	h := &container.HostConfig{
+		NetworkMode:    "none",
+		IpcMode:        container.IPCModePrivate,
+		CgroupnsMode:   container.CgroupnsModePrivate,
+		CapDrop:        []string{"ALL"},
+		SecurityOpt:    []string{"no-new-privileges", "seccomp=" + seccomp.Profile()},
+		ReadonlyRootfs: true,
+		Tmpfs:          scratch,
+		ShmSize:        min(r.Disk, maxShm),
+		MaskedPaths:    maskedPaths(),
+		ReadonlyPaths:  readonlyPaths(),
+		Sysctls:        map[string]string{"net.ipv4.ip_unprivileged_port_start": "0"}, // port 80 without a capability
+		DNS:            []string{"127.0.0.1"},                                         // or the engine would copy the host's
+		DNSSearch:      []string{"."},
+		ExtraHosts:     []string{hostname + ":127.0.0.1"},
+		RestartPolicy:  container.RestartPolicy{Name: container.RestartPolicyDisabled},
+		OomScoreAdj:    oomScore,
+		Init:           &no, // it would be mounted from the host
+		LogConfig: container.LogConfig{
+			Type:   "json-file",
+			Config: map[string]string{"max-size": logSize, "max-file": logFiles},
+		},
+		Resources: container.Resources{
+			Memory:     r.Memory,
+			MemorySwap: r.Memory, // memory and swap together: no swap
+			NanoCPUs:   r.MilliCPU * 1_000_000,
+			PidsLimit:  &r.PIDs,
+			Ulimits: []*container.Ulimit{
+				{Name: "core", Soft: 0, Hard: 0},
+				{Name: "nofile", Soft: openFiles, Hard: openFiles},
+			},
+		},
+	}
+	return blueprint{name: containerName(node, w.ID), config: c, host: h}, nil
+}
+
+// scratchOf is the writable file systems: /tmp, and one for each directory that
+// the image declares as a volume. Left alone, the engine would put those on the
+// host's disk, without a bound. They share disk bytes evenly.
+func scratchOf(volumes []string, disk int64, user string) (map[string]string, error) {
+	dirs := []string{"/tmp"}
+	for _, v := range volumes {
+		v = path.Clean(v)
+		if !path.IsAbs(v) || v == "/" || strings.ContainsAny(v, ":,\x00") || under(v, "/proc") || under(v, "/sys") || under(v, "/dev") {
+			return nil, mesh.Errorf(mesh.Invalid, "the image declares %q as a volume, which cannot be one", clip(v, 80))
+		}
+		dirs = append(dirs, v)
+	}
+	slices.Sort(dirs)
+	dirs = slices.Compact(dirs)
+	if len(dirs) > maxVolumes {
+		return nil, mesh.Errorf(mesh.Invalid, "the image declares more than %d volumes", maxVolumes-1)
+	}
+	size := max(disk/int64(len(dirs)), 4096) // 0 would be no bound
+	out := make(map[string]string, len(dirs))
+	for _, dir := range dirs {
+		out[dir] = fmt.Sprintf("rw,noexec,nosuid,nodev,size=%d,nr_inodes=%d,mode=0700,uid=%s,gid=%s",
+			size, max(size/bytesPerNode, minInodes), user, user)
+	}
+	return out, nil
+}
+
+// under reports whether the clean path p is dir or below it.
+func under(p, dir string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
+
+// maskedPaths are the paths that show nothing: what tells of the host or steers
+// it. Newer engines mask the same; naming them makes all engines equal.
+func maskedPaths() []string {
+	return []string{
+		"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kallsyms", "/proc/kcore", "/proc/keys", "/proc/key-users",
+		"/proc/kmsg", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
+		"/sys/devices/virtual/powercap", "/sys/firmware", "/sys/kernel/debug", "/sys/kernel/security", "/sys/kernel/tracing",
+	}
+}
+
+// readonlyPaths are the parts of /proc that are writable to some.
+func readonlyPaths() []string {
+	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+}

@@ -1,0 +1,133 @@
+package docker
+
+import (
+	"context"
+	"errors"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+
+	"peercompute/pkg/driver"
+	"peercompute/pkg/mesh"
+)
+
+// Start runs w as a container and returns once its program was executed.
+func (d *Driver) Start(ctx context.Context, w mesh.Workload) (driver.Task, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if w.Spec.Port != 0 {
+		if err := canEnter(); err != nil {
+			return nil, err
+		}
+	}
+	e, err := d.knowEngine(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if n := int64(e.cpus) * 1000; n > 0 && w.Spec.Resources.MilliCPU > n {
+		return nil, mesh.Errorf(mesh.Quota, "%.3g cores are more than the %d of this machine", float64(w.Spec.Resources.MilliCPU)/1000, e.cpus).
+			WithHint("deploy with --cpus %d or less", e.cpus)
+	}
+	img, err := d.imageFor(ctx, e, w)
+	if err != nil {
+		return nil, err
+	}
+	want, err := build(d.node, w, img, userOf(w.ID, e.remaps))
+	if err != nil {
+		return nil, err
+	}
+	id, err := d.create(ctx, want)
+	if err != nil {
+		return nil, err
+	}
+	t, err := d.launch(ctx, e, want, id, w)
+	if err != nil {
+		return nil, errors.Join(err, d.discard(ctx, id))
+	}
+	return t, nil
+}
+
+// create makes the container, after removing what an earlier run left. That is
+// met as a conflict of names, so that a first run costs no call.
+func (d *Driver) create(ctx context.Context, want blueprint) (string, error) {
+	made, err := d.cli.ContainerCreate(ctx, want.config, want.host, nil, nil, want.name)
+	if errdefs.IsConflict(err) {
+		if err := d.removeContainer(ctx, want.name); err != nil {
+			return "", err
+		}
+		made, err = d.cli.ContainerCreate(ctx, want.config, want.host, nil, nil, want.name)
+	}
+	switch {
+	case errdefs.IsNotFound(err):
+		return "", mesh.Errorf(mesh.NotFound, "the image %s is no longer on this machine", want.config.Image).
+			WithHint("deploy again to pull it").Because(err)
+	case err != nil && made.ID == "":
+		return "", d.fail(err, "create the container")
+	case err != nil:
+		return "", errors.Join(d.fail(err, "create the container"), d.discard(ctx, made.ID))
+	}
+	return made.ID, nil
+}
+
+// launch checks the container that was made, starts it, and finds its namespace.
+func (d *Driver) launch(ctx context.Context, e engine, want blueprint, id string, w mesh.Workload) (*task, error) {
+	got, err := d.cli.ContainerInspect(ctx, id)
+	if err != nil {
+		return nil, d.fail(err, "describe the container")
+	}
+	if err := check(want, e, got); err != nil {
+		return nil, err
+	}
+	if err := d.cli.ContainerStart(ctx, id, container.StartOptions{}); err != nil {
+		return nil, d.failStart(err, w)
+	}
+	if got, err = d.cli.ContainerInspect(ctx, id); err != nil {
+		return nil, d.fail(err, "describe the container")
+	}
+	return d.task(got, w.ID, w.Spec.Port), nil
+}
+
+// Remove deletes the container of a workload, its scratch and its log.
+func (d *Driver) Remove(ctx context.Context, id mesh.WorkloadID) error {
+	if _, err := mesh.ParseWorkloadID(string(id)); err != nil {
+		return err
+	}
+	if err := d.removeContainer(ctx, containerName(d.node, id)); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	delete(d.pinned, id)
+	d.mu.Unlock()
+	return nil
+}
+
+// discard removes a container that must not stay, even if ctx has ended.
+func (d *Driver) discard(ctx context.Context, id string) error {
+	return d.removeContainer(context.WithoutCancel(ctx), id)
+}
+
+// removeContainer kills and removes a container, by name or ID. It is no error if
+// there is none.
+func (d *Driver) removeContainer(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	err := d.cli.ContainerRemove(ctx, name, container.RemoveOptions{Force: true, RemoveVolumes: true})
+	if errdefs.IsConflict(err) { // somebody else is removing it
+		err = d.waitFor(ctx, name, container.WaitConditionRemoved)
+	}
+	if err == nil || errdefs.IsNotFound(err) {
+		return nil
+	}
+	return d.fail(err, "remove the container")
+}
+
+// waitFor blocks until the container has met the condition, or ctx has ended.
+func (d *Driver) waitFor(ctx context.Context, name string, until container.WaitCondition) error {
+	ended, failed := d.cli.ContainerWait(ctx, name, until)
+	select { // the client ends one of the two when ctx ends
+	case <-ended:
+		return nil
+	case err := <-failed:
+		return err
+	}
+}

@@ -1,0 +1,144 @@
+package docker
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
+
+	"peercompute/pkg/mesh"
+)
+
+// task is one run of a workload: one container, once started.
+type task struct {
+	driver    *Driver
+	id        mesh.WorkloadID
+	container string // the engine's ID: a later run of the workload has another
+	port      uint16
+	memory    int64  // bytes allowed
+	namespace string // file of its network namespace; "" = it has ended
+	stopped   atomic.Bool
+}
+
+func (d *Driver) task(got container.InspectResponse, id mesh.WorkloadID, port uint16) *task {
+	return &task{
+		driver: d, id: id, container: got.ID, port: port,
+		memory: got.HostConfig.Memory, namespace: got.NetworkSettings.SandboxKey,
+	}
+}
+
+// ID is the workload's.
+func (t *task) ID() mesh.WorkloadID { return t.id }
+
+// Dial connects to the workload's port over the loopback of its own namespace.
+func (t *task) Dial(ctx context.Context) (net.Conn, error) {
+	if t.port == 0 {
+		return nil, mesh.Errorf(mesh.Invalid, "workload %s has no port", t.id).WithHint("deploy it with --port")
+	}
+	if t.namespace == "" {
+		return nil, mesh.Errorf(mesh.Unavailable, "workload %s has ended", t.id)
+	}
+	return dialInside(ctx, t.namespace, t.port)
+}
+
+// How often Wait asks again while the engine does not answer.
+const (
+	waitAgainFirst = 250 * time.Millisecond
+	waitAgainMost  = 5 * time.Second
+)
+
+// Wait blocks until the container has ended. An engine that goes away meanwhile
+// is asked again until it is back or ctx ends.
+func (t *task) Wait(ctx context.Context) (mesh.Exit, error) {
+	pause := waitAgainFirst
+	for {
+		began := t.driver.now()
+		exit, err := t.wait(ctx)
+		if err == nil {
+			return exit, nil
+		}
+		if ctx.Err() != nil {
+			return mesh.Exit{}, t.driver.fail(ctx.Err(), "wait for the container")
+		}
+		if errdefs.IsNotFound(err) {
+			return mesh.Exit{}, mesh.Errorf(mesh.NotFound, "the container of %s is gone", t.id).Because(err)
+		}
+		if t.driver.now().Sub(began) > waitAgainMost {
+			pause = waitAgainFirst
+		}
+		t.driver.log.Debug("waiting for a container broke off", "workload", t.id, "err", err, "again", pause)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return mesh.Exit{}, t.driver.fail(ctx.Err(), "wait for the container")
+		}
+		pause = min(2*pause, waitAgainMost)
+	}
+}
+
+func (t *task) wait(ctx context.Context) (mesh.Exit, error) {
+	if err := t.driver.waitFor(ctx, t.container, container.WaitConditionNotRunning); err != nil {
+		return mesh.Exit{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	got, err := t.driver.cli.ContainerInspect(ctx, t.container)
+	if err != nil {
+		return mesh.Exit{}, err
+	}
+	exit := mesh.Exit{Code: got.State.ExitCode}
+	switch {
+	case got.State.OOMKilled && exit.Code != 0:
+		exit.Kind = mesh.OutOfMemory
+		exit.Reason = "killed: memory " + bytesText(t.memory)
+	case t.stopped.Load():
+		exit.Kind = mesh.Canceled
+		exit.Reason = "stopped"
+	case got.State.Error != "":
+		exit.Reason = clip(got.State.Error, 200)
+	}
+	return exit, nil
+}
+
+// Stop asks the program to end with the image's stop signal, and kills it after
+// grace.
+func (t *task) Stop(ctx context.Context, grace time.Duration) error {
+	t.stopped.Store(true)
+	ctx, cancel := context.WithTimeout(ctx, grace+callTimeout)
+	defer cancel()
+	// The engine counts in whole seconds. So it gets one more, and the rest is ours.
+	seconds := 0
+	if grace > 0 {
+		seconds = int((grace + time.Second - 1) / time.Second)
+		killed := make(chan struct{})
+		kill := time.AfterFunc(grace, func() {
+			defer close(killed)
+			// It may have ended by now, which is as good.
+			if err := t.driver.cli.ContainerKill(ctx, t.container, "KILL"); err != nil && !errdefs.IsConflict(err) && !errdefs.IsNotFound(err) && ctx.Err() == nil {
+				t.driver.log.Warn("cannot kill a container", "workload", t.id, "err", err)
+			}
+		})
+		defer func() {
+			if !kill.Stop() {
+				<-killed
+			}
+		}()
+	}
+	err := t.driver.cli.ContainerStop(ctx, t.container, container.StopOptions{Timeout: &seconds})
+	if err == nil || errdefs.IsNotFound(err) {
+		return nil
+	}
+	if !client.IsErrConnectionFailed(err) && ctx.Err() == nil {
+		// Killed under the engine's hands: what counts is that it runs no more.
+		if t.driver.waitFor(ctx, t.container, container.WaitConditionNotRunning) == nil {
+			return nil
+		}
+	}
+	return t.driver.fail(err, "stop the container")
+}
