@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"peercompute/pkg/mesh"
+	"peercompute/pkg/node"
+	"peercompute/pkg/peernet"
+)
+
+// config is peerd.toml. configs/peerd.toml explains each setting.
+type config struct {
+	Listen   []string     `toml:"listen"`
+	LogLevel string       `toml:"log_level"`
+	Lend     lendConfig   `toml:"lend"`
+	Docker   dockerConfig `toml:"docker"`
+}
+
+type lendConfig struct {
+	Workloads int     `toml:"workloads"`
+	CPUs      float64 `toml:"cpus"`
+	MemoryMiB int64   `toml:"memory_mib"`
+	DiskMiB   int64   `toml:"disk_mib"`
+}
+
+type dockerConfig struct {
+	Enabled bool   `toml:"enabled"`
+	Host    string `toml:"host"`
+}
+
+func defaultConfig() config {
+	return config{
+		Listen:   []string{"/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"},
+		LogLevel: "info",
+		// Limits are caps, not reservations, so processor time is lent several times over.
+		Lend:   lendConfig{Workloads: 100, CPUs: float64(4 * runtime.NumCPU()), MemoryMiB: memoryMiB() * 3 / 4, DiskMiB: 16 << 10},
+		Docker: dockerConfig{Enabled: true},
+	}
+}
+
+const (
+	fileName      = "peerd.toml"
+	maxConfigFile = 1 << 20
+)
+
+// loadConfig reads the configuration file over the defaults. Without a name, a
+// file that is not there means the defaults.
+func loadConfig(home, file string) (config, error) {
+	cfg := defaultConfig()
+	named := file != ""
+	if !named {
+		file = filepath.Join(home, fileName)
+	}
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) && !named {
+		return cfg, nil
+	}
+	if err != nil {
+		return cfg, mesh.Errorf(mesh.Invalid, "cannot read the configuration").WithHint("check the path given with --config").Because(err)
+	}
+	return parseConfig(cfg, file, data)
+}
+
+func parseConfig(cfg config, file string, data []byte) (config, error) {
+	if len(data) > maxConfigFile {
+		return cfg, mesh.Errorf(mesh.TooLarge, "the configuration %s is over 1 MiB", file)
+	}
+	dec := toml.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&cfg); err != nil {
+		var unknown *toml.StrictMissingError
+		var syntax *toml.DecodeError
+		var problems []string
+		switch {
+		case errors.As(err, &unknown):
+			for _, e := range unknown.Errors {
+				row, _ := e.Position()
+				problems = append(problems, fmt.Sprintf("line %d: there is no setting %q", row, strings.Join(e.Key(), ".")))
+			}
+		case errors.As(err, &syntax):
+			row, col := syntax.Position()
+			problems = append(problems, fmt.Sprintf("line %d, column %d: %s", row, col, strings.TrimPrefix(syntax.Error(), "toml: ")))
+		default:
+			problems = append(problems, err.Error())
+		}
+		return cfg, mesh.Errorf(mesh.Invalid, "%s: %s", file, strings.Join(problems, "; ")).
+			WithHint("configs/peerd.toml lists and explains every setting")
+	}
+	return cfg, nil
+}
+
+// validate lists every problem at once.
+func (c config) validate() error {
+	var bad []string
+	for _, a := range c.Listen {
+		if _, _, err := peernet.ParseAddr(a); err != nil {
+			bad = append(bad, fmt.Sprintf("listen: %q is not a multiaddr", a))
+		}
+	}
+	if _, ok := levels[c.LogLevel]; !ok {
+		bad = append(bad, fmt.Sprintf("log_level: %q is not debug, info, warn or error", c.LogLevel))
+	}
+	if c.Lend.Workloads < 0 || c.Lend.CPUs < 0 || c.Lend.MemoryMiB < 0 || c.Lend.DiskMiB < 0 {
+		bad = append(bad, "lend: limits cannot be negative")
+	}
+	if h := c.Docker.Host; h != "" && !strings.HasPrefix(h, "unix://") {
+		bad = append(bad, fmt.Sprintf("docker.host: %q is not a local socket (unix://PATH)", h))
+	}
+	if len(bad) > 0 {
+		return mesh.Errorf(mesh.Invalid, "the configuration is wrong: %s", strings.Join(bad, "; ")).
+			WithHint("configs/peerd.toml lists and explains every setting")
+	}
+	return nil
+}
+
+var levels = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
+
+func (c config) level() slog.Level { return levels[c.LogLevel] }
+
+func (c config) lend() node.Lend {
+	return node.Lend{Workloads: c.Lend.Workloads, Resources: mesh.Resources{
+		MilliCPU: int64(c.Lend.CPUs * 1000), Memory: c.Lend.MemoryMiB << 20, Disk: c.Lend.DiskMiB << 20, PIDs: 4096, Fuel: 1 << 62,
+	}}
+}

@@ -1,0 +1,171 @@
+// Peerd lends this machine to trusted peers and uses theirs.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"peercompute/pkg/control"
+	"peercompute/pkg/driver/docker"
+	"peercompute/pkg/driver/wasm"
+	"peercompute/pkg/member"
+	"peercompute/pkg/mesh"
+	"peercompute/pkg/node"
+)
+
+func main() { os.Exit(Main(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// version is set by the linker.
+var version = "dev"
+
+// Main runs the program and returns its exit code.
+func Main(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := &cobra.Command{
+		Use:           "peerd",
+		Short:         "Lend this machine's compute to peers you trust, and use theirs",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(runCommand(stderr), workerCommand(), versionCommand())
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	if err := root.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(stderr, "peerd:", err)
+		var e *mesh.Error
+		if errors.As(err, &e) && e.Hint != "" {
+			fmt.Fprintln(stderr, "next:", e.Hint)
+		}
+		return 1
+	}
+	return 0
+}
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(c.OutOrStdout(), "peerd", version, runtime.Version()) }}
+}
+
+const workerName = "wasm-worker"
+
+// workerCommand is what peerd runs itself as, to keep guests out of its process.
+func workerCommand() *cobra.Command {
+	return &cobra.Command{Use: workerName, Hidden: true, Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return wasm.WorkerMain(c.Context()) }}
+}
+
+func runCommand(stderr io.Writer) *cobra.Command {
+	var home, file, logLevel string
+	var listen []string
+	var newState bool
+	c := &cobra.Command{
+		Use:     "run",
+		Short:   "Run the daemon until it is told to stop",
+		Example: "  peerd run\n  peerd run --home ~/peer --listen /ip4/0.0.0.0/tcp/4001 --listen /ip4/0.0.0.0/udp/4001/quic-v1",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if home == "" {
+				var err error
+				if home, err = control.DefaultHome(); err != nil {
+					return err
+				}
+			}
+			cfg, err := loadConfig(home, file)
+			if err != nil {
+				return err
+			}
+			if c.Flags().Changed("listen") {
+				cfg.Listen = listen
+			}
+			if c.Flags().Changed("log-level") {
+				cfg.LogLevel = logLevel
+			}
+			if err := cfg.validate(); err != nil {
+				return err
+			}
+			return run(c.Context(), home, cfg, newState, stderr)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&home, "home", "", "the node's home directory (default: $"+control.HomeEnv+", else the user's configuration directory)")
+	f.StringVar(&file, "config", "", "configuration file (default: HOME/peerd.toml, if it is there)")
+	f.StringArrayVar(&listen, "listen", nil, "multiaddr to listen on; repeat for several")
+	f.StringVar(&logLevel, "log-level", "", "debug, info, warn or error")
+	f.BoolVar(&newState, "new-state", false, "accept that the state file is lost and begin a new one")
+	return c
+}
+
+func run(ctx context.Context, home string, cfg config, newState bool, stderr io.Writer) (err error) {
+	home, err = filepath.Abs(home)
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: cfg.level()}))
+	m, err := member.Open(member.Config{Home: home, Listen: cfg.Listen, Role: "peer", Version: version, NewState: newState, Log: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.Close()) }()
+	modules, err := node.OpenModules(home)
+	if err != nil {
+		return err
+	}
+	runtimes := map[mesh.Runtime]node.Runtime{}
+	var warnings []string
+
+	guests, err := wasm.New(wasm.Config{Dir: filepath.Join(home, "wasm"), Module: modules.Path, Log: log, Command: workerProcess})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, guests.Close()) }()
+	for _, missing := range guests.Hardening() {
+		warnings = append(warnings, "WASM workers run without: "+missing)
+	}
+	runtimes[mesh.Wasm] = node.Runtime{Driver: guests, Ready: func(context.Context) (string, error) { return "wazero", nil }}
+
+	if cfg.Docker.Enabled {
+		containers, err := docker.New(docker.Config{Node: m.Key.ID, Host: cfg.Docker.Host, Log: log})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, containers.Close()) }()
+		runtimes[mesh.Container] = node.Runtime{Driver: containers, Ready: containers.Ping}
+		if _, err := containers.Ping(ctx); err != nil {
+			warnings = append(warnings, "containers cannot run here: "+err.Error())
+		}
+	} else {
+		warnings = append(warnings, "containers are turned off by the configuration")
+	}
+	for _, w := range warnings {
+		log.Warn(w)
+	}
+	n, err := node.New(node.Config{Member: m, Modules: modules, Runtimes: runtimes, Lend: cfg.lend(), Warnings: warnings})
+	if err != nil {
+		return err
+	}
+	return n.Run(ctx, func() {
+		log.Info("peerd is up", "id", m.Key.ID, "addrs", m.Net.Addrs(), "home", home, "version", version)
+	})
+}
+
+// workerProcess runs this very program as a WASM worker.
+func workerProcess() *exec.Cmd {
+	self, err := os.Executable()
+	if err != nil {
+		self = os.Args[0]
+	}
+	return exec.Command(self, workerName)
+}
