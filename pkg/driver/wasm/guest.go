@@ -51,9 +51,12 @@ func (m *module) run(in instance) (out outcome) {
 	ctx := experimental.WithMemoryAllocator(withMeter(in.meter.ctx, in.meter), mem)
 	err := m.call(ctx, in, start)
 	in.meter.pause()
+	if in.meter.stopped == nil && !in.meter.within() {
+		in.meter.stopped = errFuel // it ended before it noticed
+	}
 	mem.Free() // no-op if the instance was closed
 	out = judge(err, in.meter, mem)
-	out.Fuel = m.burnt(in.meter)
+	out.Fuel = in.meter.used()
 	out.PeakMemory = mem.peak
 	out.cpu = in.meter.cpu
 	return out
@@ -75,9 +78,8 @@ func (m *module) call(ctx context.Context, in instance, start time.Time) (err er
 		return err
 	}
 	defer mod.Close(ctx)
-	m.arm(mod, in.meter)
+	in.meter.attach(mod)
 	_, err = mod.ExportedFunction(startFunction).Call(ctx)
-	m.settle(mod, in.meter)
 	return err
 }
 
@@ -85,7 +87,7 @@ func (m *module) call(ctx context.Context, in instance, start time.Time) (err er
 func (in *instance) moduleConfig(start time.Time) wazero.ModuleConfig {
 	c := wazero.NewModuleConfig().
 		WithName("").         // many instances of one module at once
-		WithStartFunctions(). // _start is called once the meter is set
+		WithStartFunctions(). // _start is called by call
 		WithArgs(append([]string{in.name}, in.args...)...).
 		WithStdin(waitingReader{in.stdin, in.meter}).
 		WithStdout(waitingWriter{in.stdout, in.meter}).

@@ -54,10 +54,7 @@ func (j *job) run(m *module, stdin io.Reader, stdout, stderr io.Writer) mesh.Exi
 		name: j.call.Name, args: j.call.Args, env: j.call.Env,
 		stdin: stdin, stdout: stdout, stderr: stderr,
 		memory: j.call.Memory, shared: j.shared, now: &j.memory,
-		meter: &meter{
-			ctx: ctx, deadline: deadline, budget: j.call.Fuel,
-			pace: &pace{milli: j.call.MilliCPU, now: time.Now, last: time.Now()},
-		},
+		meter: newMeter(ctx, deadline, &pace{milli: j.call.MilliCPU, now: time.Now, last: time.Now()}, j.call.Fuel),
 	})
 	j.active.Add(-1)
 	j.add(out)

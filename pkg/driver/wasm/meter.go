@@ -7,8 +7,10 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/sys"
 
+	"peercompute/pkg/fuel"
 	"peercompute/pkg/mesh"
 )
 
@@ -24,35 +26,63 @@ var (
 // the reason. It is no status that a program can exit with.
 const exitInterrupted = 0xfffffff0
 
-// slice is how many units of fuel a guest burns between two looks at its limits:
-// well under a millisecond or two of computation.
-const slice = 1 << 20
-
 // meter decides, at each refill and each wait, whether a guest may go on. One
 // instance has one meter, used by the goroutine that runs the guest.
 type meter struct {
 	ctx      context.Context // ends when the guest must; its cause says why
 	deadline time.Time
 	pace     *pace
+	fuel     *fuel.Meter
 
-	granted uint64 // units handed out so far
-	budget  uint64 // units in all
-	stopped error  // set before the guest is unwound
+	counter api.MutableGlobal // of the instance, once there is one
+	stopped error             // set before the guest is unwound
 	resumed time.Time
 	cpu     time.Duration // time spent in the guest and its host calls, waits excluded
 }
 
-// grant is the next slice of the budget. It unwinds the guest if there is none, or
-// if the guest must end.
-func (m *meter) grant() uint64 {
+func newMeter(ctx context.Context, deadline time.Time, p *pace, budget uint64) *meter {
+	return &meter{ctx: ctx, deadline: deadline, pace: p, fuel: fuel.NewMeter(budget)}
+}
+
+// attach finds the counter of the instance.
+func (m *meter) attach(mod api.Module) {
+	if m.counter == nil {
+		m.counter = mod.ExportedGlobal(fuel.CounterExport).(api.MutableGlobal)
+	}
+}
+
+// refill grants the next slice of the budget, about a million units. It unwinds
+// the guest if there is none, or if the guest must end.
+func (m *meter) refill() {
 	m.check()
-	n := min(uint64(slice), m.budget-m.granted)
-	if n == 0 {
+	left, err := m.fuel.Refill(int64(m.counter.Get()))
+	if err != nil {
 		m.interrupt(errFuel)
 	}
-	m.granted += n
+	m.counter.Set(uint64(left))
 	m.yield()
-	return n
+}
+
+// within reports whether the guest has kept to its budget. It may have used more
+// since it last asked for a slice, and then nothing of that may be seen.
+func (m *meter) within() bool {
+	if m.counter == nil {
+		return true
+	}
+	left, err := m.fuel.Charge(int64(m.counter.Get()), 0)
+	if err != nil {
+		return false
+	}
+	m.counter.Set(uint64(left))
+	return true
+}
+
+// used is how many units the instance has burnt.
+func (m *meter) used() uint64 {
+	if m.counter == nil {
+		return 0
+	}
+	return m.fuel.Used(int64(m.counter.Get()))
 }
 
 // check unwinds the guest if it must end.
@@ -134,6 +164,9 @@ type waitingWriter struct {
 }
 
 func (w waitingWriter) Write(p []byte) (int, error) {
+	if !w.m.within() {
+		w.m.interrupt(errFuel)
+	}
 	w.m.pause()
 	n, err := w.w.Write(p)
 	w.m.resume()

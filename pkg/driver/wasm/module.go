@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -15,11 +16,15 @@ import (
 	"github.com/tetratelabs/wazero/api"
 	wasi "github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
+	"peercompute/pkg/fuel"
 	"peercompute/pkg/mesh"
 )
 
 // startFunction is what a program exports to be run (WASI "command").
 const startFunction = "_start"
+
+// features are those of WebAssembly 2.0; fuel meters no others.
+const features = api.CoreFeaturesV2
 
 // keptIdle is how many compiled modules stay in memory without a workload, so
 // that a job that is run again and again is compiled once.
@@ -29,6 +34,7 @@ const keptIdle = 4
 type modules struct {
 	runtime wazero.Runtime
 	cache   wazero.CompilationCache
+	valid   string        // directory of the digests that were validated before
 	max     int64         // bytes of one module
 	turn    chan struct{} // holds one token: one compilation at a time
 	known   map[string]bool
@@ -43,7 +49,7 @@ type module struct {
 	digest   string
 	runtime  wazero.Runtime
 	compiled wazero.CompiledModule
-	metering
+	size     int64 // bytes of its code
 
 	users int // guarded by modules.mu
 }
@@ -54,13 +60,18 @@ func newModules(ctx context.Context, dir string, max int64) (*modules, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the compile cache: %w", err)
 	}
-	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCompilationCache(cache).WithCoreFeatures(api.CoreFeaturesV2))
-	ms := &modules{runtime: rt, cache: cache, max: max, turn: make(chan struct{}, 1), m: map[string]*module{}, known: map[string]bool{}}
-	host, err := wasi.Instantiate(ctx, rt)
-	if err != nil {
+	valid := filepath.Join(dir, "valid-"+strings.ReplaceAll(fuel.Schedule, "/", "-"))
+	if err := os.MkdirAll(valid, 0o700); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot open the compile cache: %w", err), cache.Close(ctx))
+	}
+	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCompilationCache(cache).WithCoreFeatures(features))
+	ms := &modules{
+		runtime: rt, cache: cache, valid: valid, max: max,
+		turn: make(chan struct{}, 1), m: map[string]*module{}, known: map[string]bool{},
+	}
+	if _, err := wasi.Instantiate(ctx, rt); err != nil { // closed with the runtime
 		return nil, errors.Join(fmt.Errorf("cannot offer WASI: %w", err), ms.close(ctx))
 	}
-	_ = host // closed with the runtime
 	for name := range rt.Module(wasi.ModuleName).ExportedFunctionDefinitions() {
 		ms.known[name] = true
 	}
@@ -148,18 +159,29 @@ func (ms *modules) compile(ctx context.Context, digest string, f *os.File) (*mod
 	if err := checkHeader(code); err != nil {
 		return nil, err
 	}
-	code, metering, err := instrument(ctx, code)
+	mark := filepath.Join(ms.valid, shortHash(digest))
+	if _, err := os.Stat(mark); err != nil {
+		if err := validate(ctx, code); err != nil {
+			return nil, err
+		}
+	}
+	metered, err := fuel.Instrument(code, fuel.Options{})
 	if err != nil {
 		return nil, err
 	}
-	compiled, err := ms.runtime.CompileModule(ctx, code)
+	if err := ms.check(metered); err != nil {
+		return nil, err
+	}
+	compiled, err := ms.runtime.CompileModule(ctx, metered.Code)
 	if err != nil {
 		return nil, invalidModule(err)
 	}
-	if err := ms.check(compiled); err != nil {
+	if err := checkStart(compiled); err != nil {
 		return nil, errors.Join(err, compiled.Close(ctx))
 	}
-	return &module{digest: digest, runtime: ms.runtime, compiled: compiled, metering: metering}, nil
+	// It is as well to validate once more as to fail here.
+	_ = os.WriteFile(mark, nil, 0o600)
+	return &module{digest: digest, runtime: ms.runtime, compiled: compiled, size: int64(len(metered.Code))}, nil
 }
 
 func invalidModule(err error) error {
@@ -182,8 +204,29 @@ func checkHeader(code []byte) error {
 	return nil
 }
 
-// check says, in words, what would otherwise fail at each start.
-func (ms *modules) check(c wazero.CompiledModule) error {
+// check says, in words, what of a module's imports would fail at each start.
+func (ms *modules) check(m *fuel.Module) error {
+	var missing []string
+	for _, i := range m.Imports {
+		switch {
+		case i.Kind == fuel.ExternMemory:
+			return mesh.Errorf(mesh.Unsupported, "the module imports its memory; it must define and export it")
+		case i.Kind != fuel.ExternFunc || i.Module != wasi.ModuleName || !ms.known[i.Name]:
+			missing = append(missing, i.Module+"."+i.Name)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	more := ""
+	if n := len(missing) - 5; n > 0 {
+		missing, more = missing[:5], fmt.Sprintf(" and %d more", n)
+	}
+	return mesh.Errorf(mesh.Unsupported, "the module imports what is not offered here: %s%s", clip(strings.Join(missing, ", "), 300), more).
+		WithHint("only %s is offered: build with GOOS=wasip1, or for the target wasm32-wasip1", wasi.ModuleName)
+}
+
+func checkStart(c wazero.CompiledModule) error {
 	start := c.ExportedFunctions()[startFunction]
 	if start == nil {
 		return mesh.Errorf(mesh.Invalid, "the module exports no function %s, so it is no program", startFunction).
@@ -191,25 +234,6 @@ func (ms *modules) check(c wazero.CompiledModule) error {
 	}
 	if len(start.ParamTypes()) > 0 || len(start.ResultTypes()) > 0 {
 		return mesh.Errorf(mesh.Invalid, "the module's function %s takes parameters or gives results, so it is no program", startFunction)
-	}
-	if len(c.ImportedMemories()) > 0 {
-		return mesh.Errorf(mesh.Unsupported, "the module imports its memory; it must define and export it")
-	}
-	var missing []string
-	for _, f := range c.ImportedFunctions() {
-		from, name, _ := f.Import()
-		if from == wasi.ModuleName && ms.known[name] || isRefill(from, name) {
-			continue
-		}
-		missing = append(missing, from+"."+name)
-	}
-	if len(missing) > 0 {
-		more := ""
-		if n := len(missing) - 5; n > 0 {
-			missing, more = missing[:5], fmt.Sprintf(" and %d more", n)
-		}
-		return mesh.Errorf(mesh.Unsupported, "the module imports what is not offered here: %s%s", clip(strings.Join(missing, ", "), 300), more).
-			WithHint("only %s is offered: build with GOOS=wasip1, or for the target wasm32-wasip1", wasi.ModuleName)
 	}
 	return nil
 }

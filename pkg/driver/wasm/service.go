@@ -49,6 +49,7 @@ type service struct {
 
 // figures are what a run has used so far.
 type figures struct {
+	rest   int64        // bytes that the module takes while no instance runs
 	cpu    atomic.Int64 // ns
 	fuel   atomic.Uint64
 	peak   atomic.Int64 // bytes of the largest instance
@@ -65,14 +66,15 @@ func (f *figures) add(o outcome) {
 
 func (f *figures) stats() runStats {
 	return runStats{
-		CPU: time.Duration(f.cpu.Load()), Memory: f.memory.Load(), Peak: f.peak.Load(), Fuel: f.fuel.Load(), Active: f.active.Load(),
+		CPU: time.Duration(f.cpu.Load()), Memory: f.rest + f.memory.Load(), Peak: f.peak.Load(), Fuel: f.fuel.Load(), Active: f.active.Load(),
 	}
 }
 
 func newService(c guestCall, l Limits, m *module, shared *budget, log *lineLog) *service {
 	ctx, stop := context.WithCancelCause(context.Background())
 	s := &service{
-		call: c, limits: l, module: m, shared: shared, log: log,
+		figures: figures{rest: m.size},
+		call:    c, limits: l, module: m, shared: shared, log: log,
 		pace: &pace{milli: c.MilliCPU, now: time.Now, last: time.Now()},
 		ctx:  ctx, stop: stop,
 		slots: make(chan struct{}, l.Concurrency),
@@ -181,7 +183,7 @@ func (s *service) answer(w http.ResponseWriter, r *http.Request) {
 		name: s.call.Name, args: s.call.Args, env: append(programEnv(s.call.Env), cgi.Env(r, length)...),
 		stdin: body, stdout: res, stderr: stderr,
 		memory: s.call.Memory, shared: s.shared, now: &s.memory,
-		meter: &meter{ctx: ctx, deadline: deadline, pace: s.pace, budget: s.call.Fuel},
+		meter: newMeter(ctx, deadline, s.pace, s.call.Fuel),
 	})
 	s.active.Add(-1)
 	stderr.flush()

@@ -128,7 +128,10 @@ func failedExit(p *process, err error) mesh.Exit {
 func (t *task) ID() mesh.WorkloadID { return t.id }
 
 // Dial implements driver.Task: it makes a pair of sockets and gives the worker one.
-func (t *task) Dial(context.Context) (net.Conn, error) {
+func (t *task) Dial(ctx context.Context) (net.Conn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	if !t.http {
 		return nil, mesh.Errorf(mesh.Unavailable, "a job has no port")
 	}
