@@ -32,7 +32,6 @@ const (
 	TooLarge    Kind = 18 // over a size cap
 	Overloaded  Kind = 19 // a queue or table is full; try again later
 	Trap        Kind = 20 // a guest trapped
-	kindsEnd    Kind = 21
 )
 
 var kindNames = [...]string{
@@ -104,5 +103,13 @@ func AsError(err error) *Error {
 	return &Error{Kind: Internal, Msg: "internal error", Err: err}
 }
 
-// KindOf is the kind of err; Internal for errors that are not ours.
-func KindOf(err error) Kind { return AsError(err).Kind }
+// None is the kind of no error; it never crosses the wire.
+const None Kind = 0xffff
+
+// KindOf is the kind of err; Internal for errors that are not ours, None for nil.
+func KindOf(err error) Kind {
+	if err == nil {
+		return None
+	}
+	return AsError(err).Kind
+}

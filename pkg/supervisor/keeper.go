@@ -71,7 +71,7 @@ func (k *keeper) run(ctx context.Context) {
 	var h history
 	for ctx.Err() == nil {
 		r, err := k.load()
-		if mesh.KindOf(err) == mesh.NotFound && err != nil {
+		if mesh.KindOf(err) == mesh.NotFound {
 			k.discard(ctx)
 			return
 		}
