@@ -1,0 +1,141 @@
+package fuel
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+	"golang.org/x/sys/unix"
+)
+
+// kernels are the functions of testdata/kernels.c with arguments that make one
+// call take some milliseconds.
+var kernels = []struct {
+	name string
+	arg  uint64
+}{
+	{"tight", 4000}, {"fib", 27}, {"matmul", 20}, {"sieve", 30}, {"collatz", 300}, {"sha256", 300},
+	{"leaf", 2000}, {"indirect", 2000}, {"interpreter", 5000}, {"quicksort", 15}, {"string", 200}, {"early", 300},
+}
+
+// threadTime is the CPU time that this thread has used.
+func threadTime(t testing.TB) time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(ts.Nano())
+}
+
+// BenchmarkMetering reports how much slower metered kernels are than plain
+// ones: least thread CPU time of several runs, interleaved, as ratios.
+// FUEL_DISABLE holds a number of Optimisation bits to leave out.
+func BenchmarkMetering(b *testing.B) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var off Optimisation
+	fmt.Sscan(os.Getenv("FUEL_DISABLE"), &off)
+	code, err := os.ReadFile("testdata/kernels.wasm")
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx := context.Background()
+	plain, metered := newHost(b, wazero.NewRuntimeConfig(), 1<<60), newHost(b, wazero.NewRuntimeConfig(), 1<<60)
+	if err := plain.load(code, wazero.NewModuleConfig()); err != nil {
+		b.Fatal(err)
+	}
+	if err := metered.load(mustInstrument(b, code, Options{Disable: off}), wazero.NewModuleConfig()); err != nil {
+		b.Fatal(err)
+	}
+	rounds := max(7, b.N)
+	var logs float64
+	for _, k := range kernels {
+		best := [2]time.Duration{math.MaxInt64, math.MaxInt64}
+		var results [2]uint64
+		for range rounds {
+			for i, h := range []*host{plain, metered} {
+				f := h.mod.ExportedFunction(k.name)
+				from := threadTime(b)
+				r, err := f.Call(ctx, k.arg)
+				took := threadTime(b) - from
+				if err != nil {
+					b.Fatal(err)
+				}
+				results[i] = r[0]
+				best[i] = min(best[i], took)
+			}
+		}
+		if results[0] != results[1] {
+			b.Errorf("%s: metered result %d, plain %d", k.name, results[1], results[0])
+		}
+		ratio := float64(best[1]) / float64(best[0])
+		logs += math.Log(ratio)
+		b.ReportMetric(ratio, k.name+"/plain")
+		b.Logf("%-12s plain %8.2fms  metered %8.2fms  ratio %.2f", k.name, ms(best[0]), ms(best[1]), ratio)
+	}
+	b.ReportMetric(math.Exp(logs/float64(len(kernels))), "geomean/plain")
+	b.ReportMetric(0, "ns/op")
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// BenchmarkGoGuest compares a metered Go program with the plain one.
+func BenchmarkGoGuest(b *testing.B) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var off Optimisation
+	fmt.Sscan(os.Getenv("FUEL_DISABLE"), &off)
+	code := buildGo(b, "testdata/guest")
+	ctx := context.Background()
+	var hosts [2]*host
+	var compiled [2]wazero.CompiledModule
+	for i, c := range [][]byte{code, mustInstrument(b, code, Options{Disable: off})} {
+		hosts[i] = newHost(b, wazero.NewRuntimeConfig(), 1<<60)
+		var err error
+		if compiled[i], err = hosts[i].rt.CompileModule(ctx, c); err != nil {
+			b.Fatal(err)
+		}
+	}
+	best := [2]time.Duration{math.MaxInt64, math.MaxInt64}
+	for range max(5, b.N) {
+		for i, h := range hosts {
+			c := wazero.NewModuleConfig().WithName("").WithArgs("guest", "6").WithStdout(io.Discard).WithStderr(io.Discard)
+			from := threadTime(b)
+			m, err := h.rt.InstantiateModule(ctx, compiled[i], c)
+			took := threadTime(b) - from
+			if err != nil && !strings.Contains(err.Error(), "exit_code(0)") {
+				b.Fatal(err)
+			}
+			if m != nil {
+				m.Close(ctx)
+			}
+			best[i] = min(best[i], took)
+		}
+	}
+	b.Logf("plain %.1fms metered %.1fms", ms(best[0]), ms(best[1]))
+	b.ReportMetric(float64(best[1])/float64(best[0]), "metered/plain")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkInstrument measures the rewriting of a Go module.
+func BenchmarkInstrument(b *testing.B) {
+	code := buildGo(b, "testdata/guest")
+	b.SetBytes(int64(len(code)))
+	b.ReportAllocs()
+	var n int
+	for b.Loop() {
+		m, err := Instrument(code, Options{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		n = len(m.Code)
+	}
+	b.ReportMetric(float64(n)/float64(len(code)), "size/plain")
+}
