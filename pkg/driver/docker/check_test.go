@@ -1,0 +1,188 @@
+package docker
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/network"
+
+	"peercompute/pkg/mesh"
+)
+
+var testEngine = engine{runtime: "runc", arch: "amd64", cpus: 2}
+
+// made is a blueprint and the container that an honest engine makes of it.
+func made(t *testing.T) (blueprint, container.InspectResponse) {
+	t.Helper()
+	w := mesh.Workload{ID: "aaaaaaaaaaaaaaaa", Spec: mesh.Spec{
+		Name: "web", Runtime: mesh.Container, Image: "x", Args: []string{"serve"}, Env: []string{"A=b"}, Port: 80,
+	}}
+	want, err := build(testNode, w, image{id: "sha256:" + strings.Repeat("a", 64)}, "1234567")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var host container.HostConfig
+	var config container.Config
+	recode(t, want.host, &host)
+	recode(t, want.config, &config)
+	host.Runtime = "runc"
+	config.Env = append(config.Env, "PATH=/bin")
+	got := container.InspectResponse{
+		ContainerJSONBase: &container.ContainerJSONBase{
+			Image: want.config.Image, HostConfig: &host, State: &container.State{Status: container.StateCreated},
+		},
+		Config:          &config,
+		NetworkSettings: &container.NetworkSettings{Networks: map[string]*network.EndpointSettings{"none": {}}},
+	}
+	return want, got
+}
+
+// recode copies a value over the wire format, as the engine does.
+func recode(t *testing.T, from, to any) {
+	t.Helper()
+	b, err := json.Marshal(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCheckAcceptsWhatWasAskedFor(t *testing.T) {
+	want, got := made(t)
+	if err := check(want, testEngine, got); err != nil {
+		t.Error(err)
+	}
+	if err := confined(got); err != nil {
+		t.Error(err)
+	}
+}
+
+// Every field of the host configuration is changed in turn, also those that
+// nobody thought of.
+func TestCheckSeesEveryField(t *testing.T) {
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[container.HostConfig]()) {
+		if f.Anonymous || f.Name == "ConsoleSize" {
+			continue
+		}
+		want, got := made(t)
+		disturb(t, reflect.ValueOf(got.HostConfig).Elem().FieldByIndex(f.Index))
+		if err := check(want, testEngine, got); err == nil || !strings.Contains(err.Error(), f.Name) {
+			t.Errorf("another %s: got %v", f.Name, err)
+		}
+	}
+}
+
+// disturb changes a value to another that says something.
+func disturb(t *testing.T, v reflect.Value) {
+	t.Helper()
+	switch v.Kind() {
+	case reflect.Bool:
+		v.SetBool(!v.Bool())
+	case reflect.String:
+		v.SetString(v.String() + "x")
+	case reflect.Int, reflect.Int64:
+		v.SetInt(v.Int() + 1)
+	case reflect.Uint16, reflect.Uint64:
+		v.SetUint(v.Uint() + 1)
+	case reflect.Slice:
+		v.Set(reflect.Append(v, element(v.Type().Elem())))
+	case reflect.Map:
+		m := reflect.MakeMap(v.Type())
+		m.SetMapIndex(reflect.ValueOf("x").Convert(v.Type().Key()), element(v.Type().Elem()))
+		v.Set(m)
+	case reflect.Pointer:
+		p := reflect.New(v.Type().Elem())
+		if !v.IsNil() {
+			p.Elem().Set(v.Elem())
+		}
+		disturb(t, p.Elem())
+		v.Set(p)
+	case reflect.Struct:
+		disturb(t, v.Field(0))
+	default:
+		t.Fatalf("no way to change a %s", v.Type())
+	}
+}
+
+func element(of reflect.Type) reflect.Value {
+	if of.Kind() == reflect.Pointer {
+		return reflect.New(of.Elem())
+	}
+	return reflect.Zero(of)
+}
+
+func TestCheckSeesTheRest(t *testing.T) {
+	for name, change := range map[string]func(*container.InspectResponse){
+		"image":      func(c *container.InspectResponse) { c.Image = "sha256:b" },
+		"user":       func(c *container.InspectResponse) { c.Config.User = "0:0" },
+		"mount":      func(c *container.InspectResponse) { c.Mounts = []container.MountPoint{{Destination: "/data"}} },
+		"network":    func(c *container.InspectResponse) { c.NetworkSettings.Networks["bridge"] = nil },
+		"label":      func(c *container.InspectResponse) { c.Config.Labels[labelOwner] = "x" },
+		"arguments":  func(c *container.InspectResponse) { c.Config.Cmd = []string{"other"} },
+		"env":        func(c *container.InspectResponse) { c.Config.Env = nil },
+		"health":     func(c *container.InspectResponse) { c.Config.Healthcheck = nil },
+		"stdin":      func(c *container.InspectResponse) { c.Config.OpenStdin = true },
+		"apparmor":   func(c *container.InspectResponse) { c.AppArmorProfile = "unconfined" },
+		"state":      func(c *container.InspectResponse) { c.State.Status = container.StateRunning },
+		"hostname":   func(c *container.InspectResponse) { c.Config.Hostname = "gateway" },
+		"no state":   func(c *container.InspectResponse) { c.State = nil },
+		"no network": func(c *container.InspectResponse) { c.NetworkSettings = nil },
+	} {
+		want, got := made(t)
+		change(&got)
+		if err := check(want, testEngine, got); err == nil {
+			t.Errorf("%s: another one passes", name)
+		}
+	}
+}
+
+func TestOnlyConfinedContainersAreAdopted(t *testing.T) {
+	for name, change := range map[string]func(*container.HostConfig){
+		"privileged":    func(h *container.HostConfig) { h.Privileged = true },
+		"host network":  func(h *container.HostConfig) { h.NetworkMode = "host" },
+		"bridge":        func(h *container.HostConfig) { h.NetworkMode = "bridge" },
+		"host pids":     func(h *container.HostConfig) { h.PidMode = "host" },
+		"bind":          func(h *container.HostConfig) { h.Binds = []string{"/:/host"} },
+		"device":        func(h *container.HostConfig) { h.Devices = []container.DeviceMapping{{}} },
+		"capability":    func(h *container.HostConfig) { h.CapAdd = []string{"SYS_ADMIN"} },
+		"kept caps":     func(h *container.HostConfig) { h.CapDrop = nil },
+		"writable root": func(h *container.HostConfig) { h.ReadonlyRootfs = false },
+		"privileges":    func(h *container.HostConfig) { h.SecurityOpt = h.SecurityOpt[1:] },
+		"unconfined":    func(h *container.HostConfig) { h.SecurityOpt = []string{"no-new-privileges", "seccomp=unconfined"} },
+		"published":     func(h *container.HostConfig) { h.PublishAllPorts = true },
+		"memory":        func(h *container.HostConfig) { h.Memory = 0 },
+		"processes":     func(h *container.HostConfig) { h.PidsLimit = nil },
+	} {
+		_, got := made(t)
+		change(got.HostConfig)
+		if err := confined(got); err == nil {
+			t.Errorf("%s: adopted", name)
+		}
+	}
+	_, got := made(t)
+	got.Config.User = ""
+	if confined(got) == nil {
+		t.Error("root: adopted")
+	}
+}
+
+func TestLabels(t *testing.T) {
+	good := func() map[string]string {
+		return map[string]string{labelNode: testNode.String(), labelWorkload: "aaaaaaaaaaaaaaaa", labelPort: "80"}
+	}
+	if bad := wrongLabels(good(), testNode); bad != "" {
+		t.Errorf("%s is wrong with ours", bad)
+	}
+	for key, value := range map[string]string{labelNode: "other", labelWorkload: "../x", labelPort: "65536"} {
+		l := good()
+		l[key] = value
+		if got := wrongLabels(l, testNode); got != key {
+			t.Errorf("%s=%s: got %q", key, value, got)
+		}
+	}
+}

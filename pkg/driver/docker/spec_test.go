@@ -1,0 +1,157 @@
+package docker
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/docker/docker/api/types/container"
+	"pgregory.net/rapid"
+
+	"peercompute/pkg/mesh"
+	"peercompute/seccomp"
+)
+
+const testNode = mesh.PeerID("\x00\x24\x08\x01\x12\x20abcdefghijklmnopqrstuvwxyz012345")
+
+// anyWorkload draws workloads as hostile as the types allow: admission and
+// Validate are not in the way here.
+func anyWorkload() *rapid.Generator[mesh.Workload] {
+	return rapid.Custom(func(t *rapid.T) mesh.Workload {
+		text := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{
+			"", "host", "container:x", "/", "/var/run/docker.sock:/s", "--privileged", "seccomp=unconfined", "0", "root", "../..",
+		}))
+		upTo := func(most int64) *rapid.Generator[int64] { // mostly sound, or no workload is ever built
+			sound := rapid.Int64Range(0, most)
+			return rapid.OneOf(sound, sound, sound, sound, sound, sound, rapid.Int64(), rapid.SampledFrom([]int64{0, 1, -1, 1 << 62}))
+		}
+		return mesh.Workload{
+			ID:    mesh.WorkloadID(text.Draw(t, "id")),
+			Owner: mesh.PeerID(text.Draw(t, "owner")),
+			Spec: mesh.Spec{
+				Name: text.Draw(t, "name"), Runtime: mesh.Runtime(rapid.SampledFrom([]string{"container", "container", "container", "container", "container", "wasm", ""}).Draw(t, "runtime")),
+				Shape: mesh.Shape(text.Draw(t, "shape")), Image: text.Draw(t, "image"), Digest: text.Draw(t, "digest"),
+				Args: rapid.SliceOf(text).Draw(t, "args"), Env: rapid.SliceOf(text).Draw(t, "env"), Port: rapid.Uint16().Draw(t, "port"),
+				Resources: mesh.Resources{
+					MilliCPU: upTo(maxMilliCPU).Draw(t, "cpu"), Memory: upTo(1<<40).Draw(t, "memory"), Disk: upTo(1<<40).Draw(t, "disk"), PIDs: upTo(1<<20).Draw(t, "pids"),
+				},
+				Egress:  mesh.Egress(rapid.SampledFrom([]string{"", "none", "none", "none", "internet"}).Draw(t, "egress")),
+				Restart: mesh.Restart(text.Draw(t, "restart")),
+			},
+		}
+	})
+}
+
+func TestNoSpecLeavesTheContainer(t *testing.T) {
+	built := 0
+	for built < 1000 { // of the others the refusal is safe
+		rapid.Check(t, func(t *rapid.T) {
+			w := anyWorkload().Draw(t, "workload")
+			volumes := rapid.SliceOfN(rapid.OneOf(rapid.SampledFrom([]string{"/data", "/tmp", "/var/lib/x"}), rapid.SampledFrom([]string{"/data", "/srv", "/", "/proc", "/sys/fs", "/dev/shm", "/a,exec", "x"})), 0, 2).Draw(t, "volumes")
+			img := image{id: "sha256:" + strings.Repeat("a", 64), volumes: volumes}
+			b, err := build(testNode, w, img, userOf(w.ID, rapid.Bool().Draw(t, "remaps")))
+			if err != nil {
+				return
+			}
+			built++
+			if escape := escapes(b); escape != "" {
+				t.Fatalf("%s: %+v", escape, b.host)
+			}
+		})
+	}
+}
+
+// escapes names the first way in which b is more than a closed box.
+func escapes(b blueprint) string {
+	h, c := b.host, b.config
+	for what, bad := range map[string]bool{
+		"privileged":       h.Privileged,
+		"capabilities":     len(h.CapAdd) > 0 || !slices.Equal(h.CapDrop, []string{"ALL"}),
+		"host path":        len(h.Binds) > 0 || len(h.Mounts) > 0 || len(h.VolumesFrom) > 0 || len(c.Volumes) > 0 || h.VolumeDriver != "",
+		"device":           len(h.Devices) > 0 || len(h.DeviceRequests) > 0 || len(h.DeviceCgroupRules) > 0,
+		"host namespace":   h.NetworkMode != "none" || h.PidMode != "" || h.UTSMode != "" || h.UsernsMode != "" || h.IpcMode != "private" || h.CgroupnsMode != "private",
+		"published port":   len(h.PortBindings) > 0 || h.PublishAllPorts || len(c.ExposedPorts) > 0,
+		"links":            len(h.Links) > 0,
+		"writable root":    !h.ReadonlyRootfs,
+		"security options": !slices.Equal(h.SecurityOpt, []string{"no-new-privileges", "seccomp=" + seccomp.Profile()}),
+		"root":             !numericUser(c.User) || len(h.GroupAdd) > 0,
+		"restart":          h.RestartPolicy.Name != container.RestartPolicyDisabled,
+		"cgroup":           h.CgroupParent != "" || h.Cgroup != "",
+		"runtime":          h.Runtime != "",
+		"health check":     c.Healthcheck == nil || !slices.Equal(c.Healthcheck.Test, []string{"NONE"}),
+		"memory":           h.Memory <= 0 || h.MemorySwap != h.Memory || h.OomKillDisable != nil,
+		"processor":        h.NanoCPUs <= 0,
+		"processes":        h.PidsLimit == nil || *h.PidsLimit <= 0,
+		"shared memory":    h.ShmSize <= 0 || h.ShmSize > maxShm,
+		"log":              h.LogConfig.Type != "json-file" || h.LogConfig.Config["max-size"] == "" || h.LogConfig.Config["max-file"] == "",
+		"image":            c.Image != "sha256:"+strings.Repeat("a", 64),
+		"terminal":         c.Tty || c.OpenStdin || c.AttachStdin,
+		"sysctl":           len(h.Sysctls) != 1,
+	} {
+		if bad {
+			return what
+		}
+	}
+	for dir, o := range h.Tmpfs {
+		opts := strings.Split(o, ",")
+		for _, must := range []string{"noexec", "nosuid", "nodev", "mode=0700"} {
+			if !slices.Contains(opts, must) {
+				return dir + " lacks " + must
+			}
+		}
+		if !slices.ContainsFunc(opts, func(o string) bool { return strings.HasPrefix(o, "size=") && o != "size=0" }) {
+			return dir + " without a bound"
+		}
+		if dir == "/" || under(dir, "/proc") || under(dir, "/sys") || under(dir, "/dev") {
+			return "tmpfs over " + dir
+		}
+	}
+	return ""
+}
+
+func TestScratchSharesTheDisk(t *testing.T) {
+	got, err := scratchOf([]string{"/data", "/data/", "/var/lib/x"}, 30<<20, "1234")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "rw,noexec,nosuid,nodev,size=10485760,nr_inodes=2560,mode=0700,uid=1234,gid=1234"
+	if len(got) != 3 || got["/tmp"] != want || got["/data"] != want || got["/var/lib/x"] != want {
+		t.Errorf("got %v", got)
+	}
+	for _, bad := range []string{"/", "data", "/proc/x", "/sys", "/dev/shm", "/a:b", "/a,exec", "/x/../proc"} {
+		if got, err := scratchOf([]string{bad}, 1<<20, "1"); mesh.KindOf(errOr(err)) != mesh.Invalid {
+			t.Errorf("volume %q: got %v, %v", bad, got, err)
+		}
+	}
+	var many []string
+	for i := range maxVolumes {
+		many = append(many, fmt.Sprintf("/v%d", i))
+	}
+	if _, err := scratchOf(many, 1<<30, "1"); err == nil {
+		t.Error("any number of volumes")
+	}
+}
+
+// errOr makes nil an error that is of no kind a test asks for.
+func errOr(err error) error {
+	if err == nil {
+		return mesh.Errorf(mesh.Conflict, "no error")
+	}
+	return err
+}
+
+func TestUsersAreApart(t *testing.T) {
+	a, b := userOf("aaaaaaaaaaaaaaaa", false), userOf("bbbbbbbbbbbbbbbb", false)
+	if a == b || !numericUser(a+":"+a) || userOf("aaaaaaaaaaaaaaaa", false) != a {
+		t.Errorf("got %s and %s", a, b)
+	}
+	if got := userOf("aaaaaaaaaaaaaaaa", true); got != "65532" {
+		t.Errorf("on an engine that maps users: got %s", got)
+	}
+	for _, u := range []string{"", "0:0", "root", "1:2", "1", "01:01", "x:x"} {
+		if numericUser(u) {
+			t.Errorf("%q passes for a number above zero", u)
+		}
+	}
+}
