@@ -1,0 +1,199 @@
+// Report runs the project's tests and says plainly what passed, what failed and
+// what was skipped for which reason. With -fuzz it runs every fuzz target instead.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout)) }
+
+func run(args []string, out io.Writer) int {
+	fs := flag.NewFlagSet("report", flag.ContinueOnError)
+	fuzz := fs.String("fuzz", "", "run every fuzz target this long instead of the tests")
+	timeout := fs.String("timeout", "25m", "for one package's tests")
+	if fs.Parse(args) != nil {
+		return 2
+	}
+	patterns := fs.Args()
+	if len(patterns) == 0 {
+		patterns = []string{"./..."}
+	}
+	if *fuzz != "" {
+		return fuzzAll(out, *fuzz, patterns)
+	}
+	cmd := []string{"test", "-json", "-timeout", *timeout}
+	if _, err := exec.LookPath("gcc"); err == nil {
+		cmd = append(cmd, "-race")
+	} else {
+		fmt.Fprintln(out, "note: no C compiler, so the race detector is off")
+	}
+	return tests(out, append(cmd, patterns...))
+}
+
+// event is one line of `go test -json`.
+type event struct {
+	Action, Package, Test, Output string
+	Elapsed                       float64
+}
+
+type result struct {
+	passed, failed, skipped int
+	reasons                 map[string][]string // reason → tests
+	broken                  []string
+}
+
+func tests(out io.Writer, args []string) int {
+	cmd := exec.Command("go", args...)
+	cmd.Stderr = os.Stderr
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		fmt.Fprintln(out, "cannot run the tests:", err)
+		return 1
+	}
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintln(out, "cannot run the tests:", err)
+		return 1
+	}
+	start := time.Now()
+	r := collect(out, pipe)
+	err = cmd.Wait()
+	r.print(out, time.Since(start))
+	if err != nil || r.failed > 0 || r.passed == 0 {
+		return 1
+	}
+	return 0
+}
+
+func collect(out io.Writer, in io.Reader) result {
+	r := result{reasons: map[string][]string{}}
+	logs := map[string][]string{} // output of each test, until it is known how it ended
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		var e event
+		if json.Unmarshal(lines.Bytes(), &e) != nil {
+			fmt.Fprintln(out, lines.Text()) // a build failure is not JSON
+			continue
+		}
+		key := e.Package + " " + e.Test
+		switch e.Action {
+		case "output", "build-output":
+			if len(logs[key]) < 2000 {
+				logs[key] = append(logs[key], e.Output)
+			}
+			continue
+		case "pass", "fail", "skip":
+		default:
+			continue
+		}
+		r.add(out, e, logs[key])
+		delete(logs, key)
+	}
+	return r
+}
+
+func (r *result) add(out io.Writer, e event, log []string) {
+	name := strings.TrimSpace(strings.TrimPrefix(e.Package, "peercompute/") + " " + e.Test)
+	switch {
+	case e.Action == "fail":
+		if e.Test != "" {
+			r.failed++
+		}
+		r.broken = append(r.broken, name)
+		fmt.Fprintf(out, "FAIL  %s (%.1fs)\n%s", name, e.Elapsed, strings.Join(log, ""))
+	case e.Test == "" && e.Action == "pass":
+		fmt.Fprintf(out, "ok    %s (%.1fs)\n", name, e.Elapsed)
+	case e.Action == "pass":
+		r.passed++
+	case e.Action == "skip" && e.Test != "":
+		r.skipped++
+		why := reason(log)
+		r.reasons[why] = append(r.reasons[why], name)
+	}
+}
+
+// reason finds what the test said when it skipped itself.
+func reason(log []string) string {
+	for _, l := range slices.Backward(log) {
+		l = strings.TrimSpace(l)
+		if l == "" || strings.HasPrefix(l, "---") || strings.HasPrefix(l, "===") {
+			continue
+		}
+		if _, after, ok := strings.Cut(l, ".go:"); ok {
+			if _, msg, ok := strings.Cut(after, ": "); ok {
+				return msg
+			}
+		}
+		return l
+	}
+	return "no reason given"
+}
+
+func (r *result) print(out io.Writer, took time.Duration) {
+	if r.skipped > 0 {
+		fmt.Fprintln(out, "\nSkipped, and why:")
+		why := make([]string, 0, len(r.reasons))
+		for k := range r.reasons {
+			why = append(why, k)
+		}
+		slices.Sort(why)
+		for _, k := range why {
+			fmt.Fprintf(out, "  %s\n", k)
+			for _, name := range r.reasons[k] {
+				fmt.Fprintf(out, "      %s\n", name)
+			}
+		}
+	}
+	if len(r.broken) > 0 {
+		fmt.Fprintln(out, "\nFailed:")
+		for _, name := range r.broken {
+			fmt.Fprintf(out, "  %s\n", name)
+		}
+	}
+	fmt.Fprintf(out, "\nin %s\n%d passed, %d failed, %d skipped\n", took.Round(time.Second), r.passed, r.failed, r.skipped)
+}
+
+// fuzzAll runs each fuzz target of the packages in turn.
+func fuzzAll(out io.Writer, long string, patterns []string) int {
+	list, err := exec.Command("go", append([]string{"list"}, patterns...)...).Output()
+	if err != nil {
+		fmt.Fprintln(out, "cannot list the packages:", err)
+		return 1
+	}
+	ran, failed := 0, 0
+	for pkg := range strings.FieldsSeq(string(list)) {
+		names, err := exec.Command("go", "test", "-list", "^Fuzz", pkg).Output()
+		if err != nil {
+			fmt.Fprintf(out, "FAIL  %s does not build\n", pkg)
+			failed++
+			continue
+		}
+		for name := range strings.FieldsSeq(string(names)) {
+			if !strings.HasPrefix(name, "Fuzz") {
+				continue
+			}
+			fmt.Fprintf(out, "fuzz  %s %s for %s\n", strings.TrimPrefix(pkg, "peercompute/"), name, long)
+			log, err := exec.Command("go", "test", "-run", "^$", "-fuzz", "^"+name+"$", "-fuzztime", long, pkg).CombinedOutput()
+			ran++
+			if err != nil {
+				failed++
+				fmt.Fprintf(out, "FAIL  %s %s\n%s", pkg, name, log)
+			}
+		}
+	}
+	fmt.Fprintf(out, "%d passed, %d failed\n", ran-failed, failed)
+	if failed > 0 || ran == 0 {
+		return 1
+	}
+	return 0
+}
