@@ -121,7 +121,9 @@ func (a *app) sendDeploy(ctx context.Context, c *control.Client, p *progress, d 
 	last, err := c.Deploy(ctx, d, func(ev control.DeployEvent) {
 		if ev.Workload != nil {
 			seen = ev.Workload
-			p.workload(*ev.Workload)
+			if d.Wait {
+				p.workload(*ev.Workload)
+			}
 		}
 		if ev.Progress != nil {
 			p.bytes(ev.Progress.What, ev.Progress.Done, ev.Progress.Total)
@@ -131,7 +133,10 @@ func (a *app) sendDeploy(ctx context.Context, c *control.Client, p *progress, d 
 		}
 	})
 	p.clear()
-	if ctx.Err() != nil && seen != nil {
+	if err != nil && ctx.Err() != nil {
+		if seen == nil {
+			return mesh.Errorf(mesh.Canceled, "interrupted").WithHint("it may have been accepted; look with: peerctl ps")
+		}
 		return mesh.Errorf(mesh.Canceled, "interrupted").
 			WithHint("%s stays deployed; remove it with: peerctl rm -f %s", seen.Name, seen.Name)
 	}

@@ -58,12 +58,15 @@ func (f *filter) step(c byte) {
 	case inText:
 		f.text(c)
 	case inC2:
+		// A 0xC2 that no character follows is dropped: kept, it could form a control
+		// with what follows once the bytes between are gone.
 		f.state = inText
-		if c >= 0x80 && c <= 0x9f {
-			return
+		switch {
+		case c >= 0xa0 && c <= 0xbf:
+			f.out.Write([]byte{0xc2, c})
+		case c < 0x80 || c > 0x9f:
+			f.text(c)
 		}
-		f.out.WriteByte(0xc2)
-		f.text(c)
 	case inEscape:
 		f.escape(c)
 	case inCSI:

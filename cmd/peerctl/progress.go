@@ -60,9 +60,10 @@ func (p *progress) bytes(what string, done, total int64) {
 	p.line(what + amount)
 }
 
-// workload reports a change of state, once.
+// workload reports a change of state, once. Running is the end of the wait, which
+// the caller reports.
 func (p *progress) workload(w control.Workload) {
-	if w.State == p.state {
+	if w.State == p.state || w.State == mesh.Running {
 		return
 	}
 	p.state = w.State
