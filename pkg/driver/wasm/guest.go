@@ -135,6 +135,9 @@ func judge(err error, m *meter, mem *linear) outcome {
 }
 
 func outOfMemory(mem *linear) string {
+	if mem.starved {
+		return fmt.Sprintf("out of memory: all guests of this peer share %d MiB", mem.shared.limit>>20)
+	}
 	return fmt.Sprintf("out of memory: limit %d MiB", mem.limit>>20)
 }
 

@@ -2,6 +2,7 @@ package wasm
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -32,25 +33,23 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// guests are the programs that tests run, built once.
+// guests are the programs that tests run, built once, and one directory for all
+// drivers, so that each is compiled once.
 var guests builds
 
 type builds struct {
 	mu  sync.Mutex
 	dir string
-	m   map[string]string // import path or directory → module file
+	m   map[string]string // what was built → file
 }
 
-func (b *builds) remove() { os.RemoveAll(b.dir) }
-
-// build builds a Go program for WASI and returns the module's path.
-func (b *builds) build(t testing.TB, pkg string) string {
-	t.Helper()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if p, ok := b.m[pkg]; ok {
-		return p
+func (b *builds) remove() {
+	if b.dir != "" {
+		os.RemoveAll(b.dir)
 	}
+}
+
+func (b *builds) home(t testing.TB) string {
 	if b.dir == "" {
 		dir, err := os.MkdirTemp("", "guests")
 		if err != nil {
@@ -58,9 +57,26 @@ func (b *builds) build(t testing.TB, pkg string) string {
 		}
 		b.dir, b.m = dir, map[string]string{}
 	}
-	out := filepath.Join(b.dir, fmt.Sprintf("%d.wasm", len(b.m)))
+	return b.dir
+}
+
+// build builds a Go program for WASI and returns the module's path.
+func (b *builds) build(t testing.TB, pkg string) string {
+	t.Helper()
+	return b.program(t, pkg, "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
+}
+
+func (b *builds) program(t testing.TB, pkg string, env ...string) string {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	dir := b.home(t)
+	if p, ok := b.m[pkg]; ok {
+		return p
+	}
+	out := filepath.Join(dir, fmt.Sprintf("program%d", len(b.m)))
 	cmd := exec.Command("go", "build", "-ldflags=-s -w", "-o", out, pkg)
-	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
+	cmd.Env = append(os.Environ(), env...)
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build %s: %v\n%s", pkg, err, msg)
 	}
@@ -89,6 +105,9 @@ func (s *shelf) put(path string) string {
 	return digest
 }
 
+// probe is the guest that does what tests ask.
+func (s *shelf) probe() string { return s.put(guests.build(s.t, "./testdata/probe")) }
+
 // bytes puts a module that is not a file yet.
 func (s *shelf) bytes(b []byte) string {
 	s.t.Helper()
@@ -113,15 +132,31 @@ type rig struct {
 	*Driver
 	t     testing.TB
 	shelf *shelf
-	next  byte
 }
 
+// newRig makes a driver whose workers are this test binary: for small guests.
 func newRig(t testing.TB, l Limits) *rig {
 	t.Helper()
+	return rigOf(t, l, func() *exec.Cmd { return exec.Command(os.Args[0], workerArg) })
+}
+
+// newGoRig makes a driver for guests that are Go programs. Its workers are built
+// without the race detector, under which such a guest takes a minute to compile.
+func newGoRig(t testing.TB, l Limits) *rig {
+	t.Helper()
+	worker := guests.program(t, "./testdata/worker")
+	return rigOf(t, l, func() *exec.Cmd { return exec.Command(worker) })
+}
+
+func rigOf(t testing.TB, l Limits, command func() *exec.Cmd) *rig {
+	t.Helper()
 	s := &shelf{t: t, m: map[string]string{}}
+	guests.mu.Lock()
+	dir := guests.home(t)
+	guests.mu.Unlock()
 	d, err := New(Config{
-		Dir: filepath.Join(t.TempDir(), "wasm"), Module: s.path, Limits: l,
-		Command:     func() *exec.Cmd { return exec.Command(os.Args[0], workerArg) },
+		Dir: filepath.Join(dir, "wasm"), Module: s.path, Limits: l,
+		Command:     command,
 		Log:         slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 		GroupParent: testGroup(t),
 	})
@@ -145,9 +180,10 @@ func (w testWriter) Write(p []byte) (int, error) {
 
 // workload is a workload with an ID of its own.
 func (r *rig) workload(digest string, shape mesh.Shape, change func(*mesh.Spec)) mesh.Workload {
-	r.next++
+	var request [32]byte
+	rand.Read(request[:])
 	w := mesh.Workload{
-		ID: mesh.NewWorkloadID([32]byte{r.next}), Owner: "owner", Created: time.Now(),
+		ID: mesh.NewWorkloadID(request), Owner: "owner", Created: time.Now(),
 		Spec: mesh.Spec{Name: "guest", Runtime: mesh.Wasm, Shape: shape, Digest: digest},
 	}
 	if change != nil {

@@ -44,10 +44,11 @@ type linear struct {
 	shared *budget
 	now    *atomic.Int64 // what this and its sisters use, in bytes
 
-	pages  []byte
-	size   int64 // bytes in use
-	peak   int64
-	denied bool // a growth was refused
+	pages   []byte
+	size    int64 // bytes in use
+	peak    int64
+	denied  bool // a growth was refused
+	starved bool // and it was for want of shared memory
 }
 
 var (
@@ -88,6 +89,7 @@ func (l *linear) grow(size uint64) bool {
 		return true
 	}
 	if !l.shared.reserve(more) {
+		l.starved = true
 		return false
 	}
 	if err := unix.Mprotect(l.pages[l.size:size], unix.PROT_READ|unix.PROT_WRITE); err != nil {

@@ -25,7 +25,7 @@ const (
 	maxUnsized     = 1 << 20  // bytes of a body without Content-Length, which CGI cannot stream
 	headWait       = 10 * time.Second
 	idleWait       = 2 * time.Minute
-	writeSlack     = 5 * time.Second // for the last bytes, after the guest's time
+	ioSlack        = 2 * time.Second // for the last bytes, after the guest's time
 )
 
 // service runs one instance of a module for each HTTP request.
@@ -126,6 +126,12 @@ func (s *service) shutdown(grace time.Duration) {
 
 // ServeHTTP implements http.Handler.
 func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// Deadlines outlive a request: the one before on this connection left its own.
+	// Setting one fails only where a connection has none; ours has.
+	last := time.Now().Add(s.limits.QueueWait + s.call.Timeout + ioSlack)
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(last)
+	_ = rc.SetWriteDeadline(last)
 	select {
 	case s.queue <- struct{}{}:
 		defer func() { <-s.queue }()
@@ -164,17 +170,13 @@ func (s *service) answer(w http.ResponseWriter, r *http.Request) {
 	deadline := time.Now().Add(s.call.Timeout)
 	ctx, cancel := context.WithDeadlineCause(r.Context(), deadline, errDeadline)
 	defer cancel()
-	rc := http.NewResponseController(w)
-	// Fails only where a connection has no deadlines; ours has.
-	_ = rc.SetReadDeadline(deadline)
-	_ = rc.SetWriteDeadline(deadline.Add(writeSlack))
 	body, length, err := sizedBody(r)
 	if err != nil {
 		refuse(w, err)
 		return
 	}
 	if r.ContentLength > 0 {
-		_ = rc.EnableFullDuplex() // a program may answer while it still reads
+		_ = http.NewResponseController(w).EnableFullDuplex() // a program may answer while it still reads
 	}
 	res := cgi.NewResponse(w)
 	stderr := s.log.writer()

@@ -38,7 +38,7 @@ func get(t *testing.T, c *http.Client, url string) (*http.Response, string) {
 }
 
 func TestServiceAnswers(t *testing.T) {
-	r := newRig(t, Limits{})
+	r := newGoRig(t, Limits{})
 	task := r.start(r.workload(r.shelf.put(guests.build(t, helloGuest)), mesh.HTTP, func(s *mesh.Spec) {
 		s.Env = []string{"GREETING=hello", "HTTP_HOST=forged"}
 	}))

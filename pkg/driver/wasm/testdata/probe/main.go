@@ -1,0 +1,115 @@
+// Probe is a guest that does what tests ask of it: as a CGI program by the path of
+// the request, as a job by its first argument. It uses little of the standard
+// library, to be small.
+package main
+
+import (
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+func main() {
+	mode, n := "", 0
+	if os.Getenv("GATEWAY_INTERFACE") != "" {
+		mode, n = parse(os.Getenv("PATH_INFO")[1:])
+	} else if len(os.Args) > 1 {
+		mode, n = parse(os.Args[1])
+	}
+	act, ok := acts[mode]
+	if !ok {
+		act = func(int) { say("Content-Type: text/plain\r\n\r\nhello") }
+	}
+	act(n)
+}
+
+// parse splits "mode:n".
+func parse(s string) (string, int) {
+	mode, arg, _ := strings.Cut(s, ":")
+	n, _ := strconv.Atoi(arg)
+	return mode, n
+}
+
+func say(s string) { os.Stdout.WriteString(s) }
+
+var acts = map[string]func(int){
+	"raw": func(int) { // answers with what came in
+		io.Copy(os.Stdout, os.Stdin)
+	},
+	"spin": func(int) {
+		for {
+		}
+	},
+	"late": func(int) { // fails once the answer has begun
+		say("Content-Type: text/plain\r\n\r\nbegun")
+		time.Sleep(20 * time.Millisecond)
+		for {
+		}
+	},
+	"sleep": func(n int) {
+		time.Sleep(time.Duration(n) * time.Millisecond)
+		say("Content-Type: text/plain\r\n\r\nslept")
+	},
+	"nothing": func(int) {},
+	"exit":    func(n int) { os.Exit(n) },
+	"panic":   func(int) { panic("on request") },
+	"eat": func(int) { // memory, until there is no more
+		var kept [][]byte
+		for {
+			b := make([]byte, 1<<20)
+			for i := range b {
+				b[i] = 1
+			}
+			kept = append(kept, b)
+			runtime.KeepAlive(kept)
+		}
+	},
+	"log": func(n int) { // n lines of 100 bytes
+		line := strings.Repeat("x", 99) + "\n"
+		for range n {
+			os.Stderr.WriteString(line)
+		}
+		say("Content-Type: text/plain\r\n\r\nlogged")
+	},
+	"send": func(n int) { // n MiB, after a head of several lines
+		say("Status: 201 Created\r\nContent-Type: application/octet-stream\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\n\r\n")
+		b := make([]byte, 64<<10)
+		for range n * 16 {
+			os.Stdout.Write(b)
+		}
+	},
+	"take": func(int) { // counts what comes in
+		n, _ := io.Copy(io.Discard, os.Stdin)
+		say("Content-Type: text/plain\r\n\r\n" + strconv.FormatInt(n, 10))
+	},
+	"events": func(n int) { // one line each 50 ms
+		say("Content-Type: text/event-stream\r\n\r\n")
+		for i := range n {
+			say("data: " + strconv.Itoa(i) + "\n\n")
+			time.Sleep(50 * time.Millisecond)
+		}
+	},
+	"clock": func(int) { say(strconv.FormatInt(time.Now().Unix(), 10)) },
+	"state": func(int) { // is anything left of an earlier instance?
+		say("Content-Type: text/plain\r\n\r\n" + strconv.Itoa(state))
+		state++
+	},
+	"open": func(int) { // looks for files and the network
+		_, err := os.ReadFile("/etc/passwd")
+		_, err2 := os.ReadDir("/")
+		say(strconv.FormatBool(err != nil && err2 != nil))
+	},
+	"print": func(int) { // print:LINES CODE
+		lines, _ := strconv.Atoi(os.Args[2])
+		for i := range lines {
+			say("line " + strconv.Itoa(i+1) + "\n")
+		}
+		code, _ := strconv.Atoi(os.Args[3])
+		os.Exit(code)
+	},
+}
+
+var state int
