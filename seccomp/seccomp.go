@@ -5,7 +5,7 @@
 //
 // A call that is not listed fails with EPERM. A call that programs probe for and
 // do without fails with ENOSYS, so that they take the path for older kernels.
-// There is no 32-bit ABI: a 32-bit entry ends the process.
+// There is no 32-bit ABI: a 32-bit entry ends the thread.
 //
 // Where it is tighter than the default profile of Docker 20.10, and why:
 //
