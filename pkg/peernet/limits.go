@@ -5,19 +5,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/p2p/host/resource-manager"
-	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	ma "github.com/multiformats/go-multiaddr"
 )
-
-const muxerID = "/yamux/1.0.0"
-
-// muxer bounds what one connection may buffer, and keeps frames small so that a
-// short answer does not wait behind megabytes of someone's download.
-func muxer() *yamux.Transport {
-	t := *yamux.DefaultTransport
-	t.MaxMessageSize = 32 << 10
-	return &t
-}
 
 // The bounds of a node. A trusted peer may hold many streams (one per proxied
 // connection); before the handshake has shown who it is, a remote gets little.

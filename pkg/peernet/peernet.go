@@ -92,7 +92,7 @@ func New(cfg Config) (*Net, error) {
 		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.Transport(libp2pquic.NewTransport),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New),
-		libp2p.Muxer(muxerID, muxer()),
+		libp2p.Muxer(muxerID, newMuxer()),
 		libp2p.ConnectionGater(n.gater),
 		libp2p.ResourceManager(limiter),
 		libp2p.ConnectionManager(cm),
