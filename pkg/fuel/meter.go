@@ -29,11 +29,10 @@ func NewMeter(budget uint64) *Meter {
 // stores the result in the counter. The error is of kind OutOfFuel, and the
 // guest must then be ended.
 func (m *Meter) Refill(counter int64) (int64, error) {
-	used := m.granted - counter
-	if m.spent || used > m.budget {
-		m.spent = true
-		return counter, m.outOfFuel()
+	if err := m.Exceeded(counter); err != nil {
+		return counter, err
 	}
+	used := m.granted - counter
 	if counter < 0 {
 		m.granted = min(m.budget, used+Slice)
 	}
@@ -41,7 +40,7 @@ func (m *Meter) Refill(counter int64) (int64, error) {
 }
 
 // Charge takes units for work that the host does for the guest, before it does
-// it, and returns the new value of the counter. The error is as for Refill.
+// it; the host stores the result in the counter. The error is as for Refill.
 func (m *Meter) Charge(counter int64, units uint64) (int64, error) {
 	counter -= int64(min(units, math.MaxInt64/4))
 	if counter >= 0 && !m.spent {
@@ -51,11 +50,15 @@ func (m *Meter) Charge(counter int64, units uint64) (int64, error) {
 }
 
 // Exceeded reports, given the counter's value, whether the guest has used more
-// than its budget. A host call asks it first (by Charge or Exceeded), so that
-// nothing a guest does beyond its budget can be seen from outside.
+// than its budget. It grants nothing. A host function asks it first (by Charge
+// or Exceeded), and so does the host when the guest has ended, so that nothing
+// a guest does beyond its budget can be seen from outside.
 func (m *Meter) Exceeded(counter int64) error {
-	_, err := m.Charge(counter, 0)
-	return err
+	if m.spent || m.granted-counter > m.budget {
+		m.spent = true
+		return m.outOfFuel()
+	}
+	return nil
 }
 
 // Used is what the guest has used, given the counter's value; never more than
