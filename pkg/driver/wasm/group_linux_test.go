@@ -18,7 +18,11 @@ func testGroup(t testing.TB) string {
 		if err := os.Mkdir(dir, 0o755); err != nil && !os.IsExist(err) {
 			continue
 		}
-		t.Cleanup(func() { os.Remove(dir) })
+		t.Cleanup(func() {
+			if err := os.Remove(dir); err != nil && !os.IsNotExist(err) {
+				t.Errorf("a worker's memory group is left: %v", err)
+			}
+		})
 		return dir
 	}
 	return ""

@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -13,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 
 	"peercompute/pkg/mesh"
 )
@@ -28,8 +31,15 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if len(os.Args) > 2 && os.Args[1] == peerdArg {
+		peerd(os.Args[2], os.Args[3])
+	}
 	code := m.Run()
 	guests.remove()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
 	os.Exit(code)
 }
 
@@ -175,6 +185,9 @@ type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Logf("%s", p)
+	if bytes.Contains(p, []byte("DATA RACE")) { // on a worker's standard error
+		w.t.Error("a worker has a data race")
+	}
 	return len(p), nil
 }
 

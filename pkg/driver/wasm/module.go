@@ -3,6 +3,8 @@ package wasm
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -156,6 +158,10 @@ func (ms *modules) compile(ctx context.Context, digest string, f *os.File) (*mod
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the module: %w", err)
 	}
+	// What is kept under a digest must be that: the next use does not look again.
+	if got := digestOf(code); got != digest {
+		return nil, mesh.Errorf(mesh.Denied, "the module's digest is %s, not %s", got, digest).WithRule("module.digest")
+	}
 	if err := checkHeader(code); err != nil {
 		return nil, err
 	}
@@ -182,6 +188,11 @@ func (ms *modules) compile(ctx context.Context, digest string, f *os.File) (*mod
 	// It is as well to validate once more as to fail here.
 	_ = os.WriteFile(mark, nil, 0o600)
 	return &module{digest: digest, runtime: ms.runtime, compiled: compiled, size: int64(len(metered.Code))}, nil
+}
+
+func digestOf(code []byte) string {
+	sum := sha256.Sum256(code)
+	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
 func invalidModule(err error) error {

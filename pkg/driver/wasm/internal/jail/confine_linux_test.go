@@ -1,0 +1,234 @@
+package jail
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"peercompute/pkg/testkit"
+)
+
+// Arguments that make the test binary something to test with.
+const (
+	confinedArg = "confined"
+	eatArg      = "eat"
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == confinedArg {
+		confined(os.Args[2])
+		os.Exit(0)
+	}
+	if len(os.Args) > 1 && os.Args[1] == eatArg {
+		eat()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// attempts are what code that broke out of a guest would try. A value is what it
+// must come to.
+var attempts = []struct {
+	name string
+	try  func() error
+	want error
+}{
+	{"an internet socket", func() error { return second(unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)) }, unix.EPERM},
+	{"a unix socket", func() error { return second(unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)) }, unix.EPERM},
+	{"a netlink socket", func() error { return second(unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, 0)) }, unix.EPERM},
+	{"a program", func() error { return unix.Exec("/proc/self/exe", []string{"x"}, nil) }, unix.EPERM},
+	{"a process", func() error { return raw(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0) }, unix.EPERM},
+	{"a process, by the newer call", func() error { return raw(unix.SYS_CLONE3, 0, 0, 0) }, unix.ENOSYS},
+	{"tracing", func() error { return raw(unix.SYS_PTRACE, unix.PTRACE_TRACEME, 0, 0) }, unix.EPERM},
+	{"another's memory", func() error { return raw(unix.SYS_PROCESS_VM_READV, 1, 0, 0) }, unix.EPERM},
+	{"a signal to another", func() error { return unix.Kill(os.Getppid(), 0) }, unix.EPERM},
+	{"a mount", func() error { return unix.Mount("none", "/", "tmpfs", 0, "") }, unix.EPERM},
+	{"a namespace", func() error { return unix.Unshare(unix.CLONE_NEWUSER) }, unix.EPERM},
+	{"another root", func() error { return unix.Chroot(".") }, unix.EPERM},
+	{"a device", func() error { return unix.Mknod("/null", unix.S_IFCHR, 0) }, unix.EPERM},
+	{"io_uring", func() error { return raw(unix.SYS_IO_URING_SETUP, 1, 0, 0) }, unix.EPERM},
+	{"bpf", func() error { return raw(unix.SYS_BPF, 0, 0, 0) }, unix.EPERM},
+	{"perf events", func() error { return raw(unix.SYS_PERF_EVENT_OPEN, 0, 0, 0) }, unix.EPERM},
+	{"a key", func() error { return raw(unix.SYS_KEYCTL, 0, 0, 0) }, unix.EPERM},
+	{"a userfaultfd", func() error { return raw(unix.SYS_USERFAULTFD, 0, 0, 0) }, unix.EPERM},
+	{"a memory file", func() error { return second(unix.MemfdCreate("x", 0)) }, unix.EPERM},
+	{"being dumped", func() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0) }, unix.EPERM},
+	{"another's limits", func() error { return unix.Prlimit(os.Getppid(), unix.RLIMIT_CORE, nil, &unix.Rlimit{}) }, unix.EPERM},
+	{"root again", func() error { return raw(unix.SYS_SETUID, 0, 0, 0) }, unix.EPERM},
+	{"a thread", func() error { // which is allowed: the Go runtime needs it
+		done := make(chan struct{})
+		go func() { runtime.LockOSThread(); close(done) }() // the thread ends with the goroutine
+		<-done
+		return nil
+	}, nil},
+	{"its own files", func() error { return os.WriteFile("here", []byte("x"), 0o600) }, nil},
+	{"memory that can be executed", func() error { // which is allowed: the compiler needs it
+		b, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+		if err != nil {
+			return err
+		}
+		return unix.Mprotect(b, unix.PROT_READ|unix.PROT_EXEC)
+	}, nil},
+}
+
+// attemptsAsRoot hold where peerd is root.
+var attemptsAsRoot = []struct {
+	name string
+	try  func() error
+}{
+	{"the password file", func() error { return second(os.ReadFile("/etc/passwd")) }},
+	{"another process", func() error { return second(os.ReadFile("/proc/1/environ")) }},
+	{"the way up", func() error { return second(os.ReadFile("../../../../etc/passwd")) }},
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func raw(trap, a, b, c uintptr) error {
+	if _, _, e := syscall.RawSyscall6(trap, a, b, c, 0, 0, 0); e != 0 {
+		return e
+	}
+	return nil
+}
+
+// report is what the confined process found.
+type report struct {
+	Held   []string
+	Errors map[string]int // attempt → errno, 0 = it worked, -1 = another error
+}
+
+func confined(root string) {
+	a, err := Confine(Config{Root: root})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	r := report{Held: a.Held, Errors: map[string]int{}}
+	note := func(name string, err error) {
+		var errno syscall.Errno
+		switch {
+		case err == nil:
+			r.Errors[name] = 0
+		case errors.As(err, &errno):
+			r.Errors[name] = int(errno)
+		default:
+			r.Errors[name] = -1
+		}
+	}
+	if a.Root != "/" {
+		_ = os.Chdir(root)
+	}
+	for _, at := range attempts {
+		note(at.name, at.try())
+	}
+	if os.Getuid() != 0 {
+		for _, at := range attemptsAsRoot {
+			note(at.name, at.try())
+		}
+	}
+	_ = json.NewEncoder(os.Stdout).Encode(r)
+}
+
+func TestConfineLeavesNothingToDo(t *testing.T) {
+	root := t.TempDir()
+	if err := os.Chmod(root, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0], confinedArg, root)
+	var errs strings.Builder
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, &errs)
+	}
+	var r report
+	if err := json.Unmarshal(out, &r); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, at := range attempts {
+		want := 0
+		if at.want != nil {
+			want = int(at.want.(syscall.Errno))
+		}
+		if got := r.Errors[at.name]; got != want {
+			t.Errorf("%s: got errno %d (%v), want %d", at.name, got, syscall.Errno(got), want)
+		}
+	}
+	t.Run("root", func(t *testing.T) {
+		testkit.Need(t, "root")
+		for _, at := range attemptsAsRoot {
+			if got, tried := r.Errors[at.name]; !tried || got == 0 {
+				t.Errorf("%s was read", at.name)
+			}
+		}
+	})
+	if len(r.Held) == 0 {
+		t.Error("it says that nothing is held")
+	}
+}
+
+func TestGroup(t *testing.T) {
+	testkit.Need(t, "root")
+	base := ""
+	for _, dir := range []string{"/sys/fs/cgroup/memory", "/sys/fs/cgroup"} {
+		d := fmt.Sprintf("%s/peercompute-jailtest-%d", dir, os.Getpid())
+		if _, err := os.Stat(dir + "/cgroup.procs"); err == nil && os.Mkdir(d, 0o755) == nil {
+			defer os.Remove(d)
+			base = d
+			break
+		}
+	}
+	if base == "" {
+		t.Skip("needs a memory control group that can be written")
+	}
+	g, err := NewGroup(base, "a", 64<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0], eatArg)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Add(cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	in.Close() // now it eats
+	if err := cmd.Wait(); err == nil {
+		t.Error("it outgrew its group")
+	}
+	if g.Kills() == 0 {
+		t.Error("no kill was counted")
+	}
+	if err := g.Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := NewGroup(base, "stale", 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	RemoveStale(base, func(name string) bool { return name == "stale" })
+	if _, err := os.Stat(base + "/" + prefix + "stale"); err == nil {
+		t.Error("a stale group is left")
+	}
+}
+
+// eat uses more memory than the group of TestGroup may.
+func eat() {
+	var b [1]byte
+	_, _ = os.Stdin.Read(b[:]) // until the group is set up
+	eaten := make([]byte, 256<<20)
+	for i := 0; i < len(eaten); i += 4096 {
+		eaten[i] = 1
+	}
+	runtime.KeepAlive(eaten)
+}
