@@ -23,10 +23,11 @@ func TestForgedContainersAreLeftAlone(t *testing.T) {
 	cli := dockertest.Client(t)
 	image := dockertest.Image(t, "testdata/actor")
 	w := workload(spec(image, "serve"))
+	name := "peercompute-" + string(w.ID) + "-" + node.String()[len(node.String())-8:]
 	labels := map[string]string{
 		"peercompute.node": node.String(), "peercompute.workload": string(w.ID), "peercompute.owner": node.String(), "peercompute.port": "8080",
 	}
-	forged := create(t, cli, &container.Config{Image: image, Cmd: []string{"serve"}, Labels: labels}, nil, "")
+	forged := create(t, cli, &container.Config{Image: image, Cmd: []string{"serve"}, Labels: labels}, nil, name)
 	other := maps.Clone(labels)
 	other["peercompute.node"] = newNode(t).String()
 	create(t, cli, &container.Config{Image: image, Cmd: []string{"serve"}, Labels: other}, nil, "")
@@ -88,7 +89,7 @@ func TestNodesAreApart(t *testing.T) {
 	if err := answer(t, task); err != nil {
 		t.Errorf("another node's Remove reached it: %v", err)
 	}
-	if _, err := theirs.Prepare(t.Context(), mesh.Workload{ID: task.ID(), Spec: mesh.Spec{Image: "../x"}}, nil); mesh.KindOf(err) != mesh.Invalid {
+	if _, err := theirs.Prepare(t.Context(), mesh.Workload{ID: task.ID(), Spec: mesh.Spec{Image: "../x"}}, nil); err == nil || mesh.KindOf(err) != mesh.Invalid {
 		t.Errorf("got %v", err)
 	}
 }

@@ -3,7 +3,11 @@ package docker_test
 import (
 	"fmt"
 	"strconv"
+
+	"peercompute/pkg/driver"
 )
+
+var logAll driver.LogOptions
 
 func itoa(n int) string { return strconv.Itoa(n) }
 

@@ -1,0 +1,96 @@
+package docker_test
+
+import (
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/containerd/errdefs"
+
+	"peercompute/pkg/driver/docker"
+	"peercompute/pkg/driver/docker/dockertest"
+	"peercompute/pkg/mesh"
+)
+
+func TestPullsOnceForMany(t *testing.T) {
+	needEngine(t)
+	d := open(t, newNode(t))
+	r := dockertest.NewRegistry(t, 1<<20)
+	var mu sync.Mutex
+	var seen []mesh.Progress
+	var all sync.WaitGroup
+	for range 5 {
+		all.Go(func() {
+			id, err := d.Prepare(t.Context(), workload(spec(r.Ref)), func(p mesh.Progress) {
+				mu.Lock()
+				defer mu.Unlock()
+				seen = append(seen, p)
+			})
+			if err != nil || id != r.ID {
+				t.Errorf("got %s, %v, want %s", id, err, r.ID)
+			}
+		})
+	}
+	all.Wait()
+	if n := r.Layers.Load(); n != 1 {
+		t.Errorf("the layer was fetched %d times", n)
+	}
+	if len(seen) == 0 || seen[0].What != "pulling "+r.Ref {
+		t.Errorf("progress: got %+v", seen)
+	}
+	if id, err := d.Prepare(t.Context(), workload(spec(r.Ref)), nil); err != nil || id != r.ID || r.Layers.Load() != 1 {
+		t.Errorf("what is here was pulled again: %s, %v", id, err)
+	}
+}
+
+func TestPins(t *testing.T) {
+	needEngine(t)
+	d := open(t, newNode(t))
+	r := dockertest.NewRegistry(t, 1<<10)
+	other := "sha256:" + strings.Repeat("1", 64)
+	for _, c := range []struct {
+		name, digest string
+		here         bool // the image was pulled before
+		want         mesh.Kind
+	}{
+		{"manifest, to be pulled", r.Manifest, false, 0},
+		{"image ID, to be pulled", r.ID, false, 0},
+		{"manifest, here", r.Manifest, true, 0},
+		{"image ID, here", r.ID, true, 0},
+		{"other, to be pulled", other, false, mesh.Denied},
+		{"other, here", other, true, mesh.Denied},
+	} {
+		r.Forget(t)
+		if c.here {
+			if _, err := d.Prepare(t.Context(), workload(spec(r.Ref)), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := spec(r.Ref)
+		s.Digest = c.digest
+		id, err := d.Prepare(t.Context(), workload(s), nil)
+		if c.want == 0 && (err != nil || id != r.ID) {
+			t.Errorf("%s: got %s, %v", c.name, id, err)
+		}
+		if c.want != 0 && (err == nil || mesh.KindOf(err) != c.want) {
+			t.Errorf("%s: got %s, %v, want %s", c.name, id, err, c.want)
+		}
+	}
+}
+
+func TestImageTooLargeIsNotKept(t *testing.T) {
+	needEngine(t)
+	r := dockertest.NewRegistry(t, 1<<20)
+	d, err := docker.New(docker.Config{Node: newNode(t), MaxImage: 64 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	_, err = d.Prepare(t.Context(), workload(spec(r.Ref)), nil)
+	if err == nil || mesh.KindOf(err) != mesh.TooLarge {
+		t.Errorf("got %v, want mesh.TooLarge", err)
+	}
+	if _, err := dockertest.Client(t).ImageInspect(t.Context(), r.ID); !errdefs.IsNotFound(err) {
+		t.Errorf("the image is here all the same: %v", err)
+	}
+}
