@@ -89,7 +89,8 @@ func New(cfg Config) (*Net, error) {
 		libp2p.Identity(cfg.Key),
 		libp2p.NoListenAddrs,
 		libp2p.NoTransports,
-		libp2p.Transport(tcp.NewTCPTransport),
+		// A shared port would let two nodes split each other's connections.
+		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
 		libp2p.Transport(libp2pquic.NewTransport),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New),
 		libp2p.Muxer(muxerID, newMuxer()),
@@ -134,9 +135,9 @@ func (n *Net) notify(p mesh.PeerID, up bool) {
 // for all handlers.
 func (n *Net) Run(ctx context.Context, ready func()) error {
 	defer n.Close()
-	if len(n.listen) > 0 {
-		if err := n.host.Network().Listen(n.listen...); err != nil {
-			return mesh.Errorf(mesh.Unavailable, "cannot listen on %v", n.cfg.Listen).
+	for _, a := range n.listen { // one at a time: of several it would be content with any
+		if err := n.host.Network().Listen(a); err != nil {
+			return mesh.Errorf(mesh.Unavailable, "cannot listen on %s", a).
 				WithHint("is another program using the port? choose another with --listen").Because(err)
 		}
 	}

@@ -49,7 +49,8 @@ func (c *Client) Do(ctx context.Context, p mesh.PeerID, verb wire.Verb, body, ou
 	if err != nil {
 		return err
 	}
-	return st.Close()
+	_ = st.Close() // the answer is here and verified; the peer may have closed its end before
+	return nil
 }
 
 // Open sends a request and returns the stream on which more follows the answer.
@@ -90,40 +91,42 @@ func (c *Client) attempt(ctx context.Context, p mesh.PeerID, verb wire.Verb, bod
 
 // Send sends an envelope that is sealed already; a second Send of the same bytes
 // is a repetition and gets the first answer.
-func (c *Client) Send(ctx context.Context, p mesh.PeerID, verb wire.Verb, data []byte, out any) (st *peernet.Stream, err error) {
+func (c *Client) Send(ctx context.Context, p mesh.PeerID, verb wire.Verb, data []byte, out any) (*peernet.Stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	st, err = c.net.Open(ctx, p, wire.ProtocolRequest)
+	st, err := c.net.Open(ctx, p, wire.ProtocolRequest)
 	if err != nil {
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, st.Reset)
-	defer func() {
-		stop()
-		if err != nil {
-			st.Reset()
-		}
-	}()
+	defer stop()
+	if err := c.exchange(ctx, st, p, verb, data, out); err != nil {
+		st.Reset()
+		return nil, err
+	}
+	return st, nil
+}
+
+// exchange sends the envelope and verifies the answer.
+func (c *Client) exchange(ctx context.Context, st *peernet.Stream, p mesh.PeerID, verb wire.Verb, data []byte, out any) error {
 	if err := writeMessage(st, data); err != nil {
-		return nil, noAnswer(ctx, err)
+		return noAnswer(ctx, err)
 	}
 	answer, err := readMessage(st, wire.MaxResponse)
 	if err != nil {
-		return nil, noAnswer(ctx, err)
+		return noAnswer(ctx, err)
 	}
 	resp, err := wire.OpenResponse(answer, p, c.key.ID, verb, digestOf(data))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if resp.Error != nil {
-		return nil, &Refused{Peer: p, Cause: resp.Error.Err()}
+		return &Refused{Peer: p, Cause: resp.Error.Err()}
 	}
-	if out != nil {
-		if err := wire.DecodeBody(resp.Body, out); err != nil {
-			return nil, err
-		}
+	if out == nil {
+		return nil
 	}
-	return st, nil
+	return wire.DecodeBody(resp.Body, out)
 }
 
 func noAnswer(ctx context.Context, err error) error {
