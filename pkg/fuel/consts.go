@@ -5,7 +5,7 @@ package fuel
 // passed through a mapping; with a nil destination they are only walked.
 
 // copyExpr copies one constant expression up to and including its end.
-func copyExpr(r *reader, out []byte, index func(uint32) uint32) []byte {
+func (m *module) copyExpr(r *reader, out []byte, index func(uint32) uint32) []byte {
 	for !r.bad {
 		from := r.i
 		op := r.byte()
@@ -13,7 +13,7 @@ func copyExpr(r *reader, out []byte, index func(uint32) uint32) []byte {
 		case opEnd:
 			return append(out, opEnd)
 		case opRefFunc:
-			out = appendU32(append(out, opRefFunc), index(r.u32()))
+			out = appendU32(append(out, opRefFunc), index(m.function(r)))
 			continue
 		case opI32Const, opI64Const:
 			r.s64()
@@ -22,7 +22,9 @@ func copyExpr(r *reader, out []byte, index func(uint32) uint32) []byte {
 		case opF64Const:
 			r.take(8)
 		case opGlobalGet:
-			r.u32()
+			if r.u32() >= m.imported {
+				r.fail() // only an imported global is constant
+			}
 		case opRefNull:
 			r.byte()
 		case opVector:
@@ -38,6 +40,40 @@ func copyExpr(r *reader, out []byte, index func(uint32) uint32) []byte {
 	return out
 }
 
+// function reads a function index of the input.
+func (m *module) function(r *reader) uint32 {
+	f := r.u32()
+	if f >= m.funcCount() {
+		r.fail()
+		return 0
+	}
+	return f
+}
+
+// checkData walks the data section, which is copied as it is.
+func (m *module) checkData() error {
+	r := m.section(secData)
+	if !r.more() {
+		return nil
+	}
+	for range r.count(2) {
+		switch r.u32() {
+		case 0:
+			m.copyExpr(r, nil, keep)
+		case 1:
+		case 2:
+			r.u32() // memory
+			m.copyExpr(r, nil, keep)
+		default:
+			r.fail()
+		}
+		r.take(r.u32())
+	}
+	return finish(r, "its data segments")
+}
+
+func keep(f uint32) uint32 { return f }
+
 // copyGlobals copies the entries of the global section, without their count.
 func (m *module) copyGlobals(out []byte, index func(uint32) uint32) ([]byte, int, error) {
 	r := m.section(secGlobal)
@@ -47,7 +83,7 @@ func (m *module) copyGlobals(out []byte, index func(uint32) uint32) ([]byte, int
 	n := r.count(4)
 	for range n {
 		out = append(out, r.take(2)...)
-		out = copyExpr(r, out, index)
+		out = m.copyExpr(r, out, index)
 	}
 	return out, n, finish(r, "its globals")
 }
@@ -71,7 +107,7 @@ func (m *module) copyElements(out []byte, index func(uint32) uint32) ([]byte, er
 			if explicit {
 				out = appendU32(out, r.u32()) // table
 			}
-			out = copyExpr(r, out, index)
+			out = m.copyExpr(r, out, index)
 		}
 		if kind&3 != 0 {
 			out = append(out, r.byte()) // element kind or reference type
@@ -80,9 +116,9 @@ func (m *module) copyElements(out []byte, index func(uint32) uint32) ([]byte, er
 		out = appendU32(out, uint32(items))
 		for range items {
 			if exprs {
-				out = copyExpr(r, out, index)
+				out = m.copyExpr(r, out, index)
 			} else {
-				out = appendU32(out, index(r.u32()))
+				out = appendU32(out, index(m.function(r)))
 			}
 			if r.bad {
 				break

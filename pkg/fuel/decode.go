@@ -250,7 +250,7 @@ func (m *module) decodeFunctions() error {
 func (m *module) decodeGlobals() error {
 	m.taken = make([]bool, m.funcCount())
 	mark := func(f uint32) uint32 {
-		if int(f) < len(m.taken) {
+		if len(m.taken) > 0 {
 			m.taken[f] = true
 		}
 		return f
@@ -265,16 +265,12 @@ func (m *module) decodeGlobals() error {
 	}
 	if m.has[secStart] {
 		r := m.section(secStart)
-		f := r.u32()
+		mark(m.function(r))
 		if err := finish(r, "its start section"); err != nil {
 			return err
 		}
-		if f >= m.funcCount() {
-			return malformed("its start function does not exist")
-		}
-		mark(f)
 	}
-	return nil
+	return m.checkData()
 }
 
 func (m *module) decodeExports() error {
@@ -289,10 +285,11 @@ func (m *module) decodeExports() error {
 		if strings.HasPrefix(e.Name, reservedPrefix) {
 			return reserved("export", e.Name)
 		}
-		if e.Kind == ExternFunc && !r.bad {
-			if e.index >= m.funcCount() {
-				return malformed("it exports a function that does not exist")
-			}
+		switch {
+		case r.bad:
+		case e.Kind == ExternFunc && e.index >= m.funcCount(), e.Kind == ExternGlobal && e.index >= m.globals:
+			return malformed("it exports what does not exist")
+		case e.Kind == ExternFunc:
 			m.taken[e.index] = true
 		}
 		m.exports = append(m.exports, e)

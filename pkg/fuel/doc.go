@@ -1,9 +1,9 @@
-// Package fuel meters WebAssembly deterministically: it rewrites a validated
+// Package fuel meters WebAssembly deterministically: it rewrites a
 // module so that every executed operator is charged under schedule fuel/1, see
 // Schedule. It owns what a program is charged and where a guest is stopped; it
 // knows no runtime, and a host needs only Instrument and a Meter:
 //
-//	m, err := fuel.Instrument(code, fuel.Options{}) // after the runtime validated code
+//	m, err := fuel.Instrument(code, fuel.Options{})
 //	meter := fuel.NewMeter(budget)
 //
 // The host provides the import RefillModule, RefillName, which sets the global

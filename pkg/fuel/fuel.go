@@ -69,11 +69,13 @@ func (o Options) on(x Optimisation) bool { return o.Disable&x == 0 }
 
 // Instrument rewrites a module so that it is metered under Schedule.
 //
-// The module should have passed the validation of the runtime that is to run
-// it. Instrument itself checks all that metering depends on (each index, each
-// immediate, the structure of the code), and never the types of operands: an
-// invalid module gives an error or another invalid module, in time and memory
-// linear in its size.
+// It needs no validation before: each count, index, immediate and block is
+// checked here, so that what comes out names nothing of metering's and asks
+// for no more than its size allows. Operand types are not checked; a module
+// with wrong ones is refused by the runtime that is to run the result. (Do not
+// let wazero decode a stranger's module first: it allocates what a vector's
+// length announces, before it looks whether the bytes are there.) Time and
+// memory are linear in the size of the module.
 //
 // Errors are mesh errors: Invalid for malformed modules and clashing names,
 // Unsupported for what goes beyond WebAssembly 2.0, TooLarge.

@@ -53,7 +53,7 @@ func (m *module) functionNames(out []byte, r *reader, e *emitter, leaves []uint3
 		i := r.u32()
 		name := r.take(r.u32())
 		if r.bad || int64(i) <= last || i >= m.funcCount() {
-			return nil, false
+			return out, false
 		}
 		last = int64(i)
 		list = append(appendU32(appendU32(list, e.index(i)), uint32(len(name))), name...)
@@ -62,7 +62,7 @@ func (m *module) functionNames(out []byte, r *reader, e *emitter, leaves []uint3
 		}
 	}
 	if r.bad || r.more() {
-		return nil, false
+		return out, false
 	}
 	for _, i := range leaves {
 		if name := named[uint32(len(m.importFuncs))+i]; name != "" {

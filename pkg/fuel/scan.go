@@ -73,6 +73,7 @@ type scanner struct {
 	shapes [256]shape
 	events []event
 	bulk   bool // bulk operators carry a surcharge
+	locals int  // of all functions so far
 
 	// The function being scanned.
 	f      *fn
@@ -118,6 +119,9 @@ func (s *scanner) function(f *fn) error {
 	}
 	if total > MaxLocals {
 		return tooLarge("locals in one function", MaxLocals)
+	}
+	if s.locals += int(total); s.locals > MaxAllLocals {
+		return tooLarge("locals in all functions", MaxAllLocals)
 	}
 	f.decls.to = uint32(r.i)
 	f.locals = uint32(total)

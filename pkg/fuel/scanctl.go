@@ -45,7 +45,9 @@ func (s *scanner) control(op byte, pos uint32) error {
 		s.emit(op, pos, x)
 		return nil
 	case opCallIndirect:
-		r.u32()
+		if int64(r.u32()) >= int64(len(s.m.types)) {
+			return malformed("a function calls by a type that does not exist")
+		}
 		r.u32()
 		f.calls++
 		s.emit(op, pos, 0)

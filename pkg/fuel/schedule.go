@@ -93,6 +93,7 @@ const (
 	MaxFunctions  = 1 << 20  // defined functions
 	MaxNesting    = 1 << 17  // blocks open at once
 	MaxLocals     = 50_000   // of one function, parameters included
+	MaxAllLocals  = 16 << 20 // of all functions together
 )
 
 // Bounds of what memory.grow and table.grow can do at all.
