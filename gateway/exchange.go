@@ -39,13 +39,13 @@ func (p *Proxy) carry(w http.ResponseWriter, r *http.Request, e *entry, client n
 	if err == nil {
 		return
 	}
+	p.cfg.Log.Debug("request failed", "label", e.Label, "err", err)
 	if r.Context().Err() != nil && !errors.Is(err, errSlowBody) {
 		panic(http.ErrAbortHandler) // nobody is there to read a page
 	}
-	p.cfg.Log.Debug("request failed", "label", e.Label, "err", err)
-	if errors.Is(err, errSlowBody) {
-		pageSlowRequest.serve(w, r)
-		return
+	if x.body.unread() && r.ProtoMajor == 1 {
+		// What is left of the body would be taken for the next request.
+		w.Header().Set("Connection", "close")
 	}
 	failure(err).serve(w, r)
 }

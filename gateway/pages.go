@@ -47,7 +47,9 @@ var (
 // serve writes the page, as HTML to browsers and as text to anything else.
 func (pg page) serve(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	clear(h)
+	if pg.status == http.StatusBadRequest {
+		h.Set("Connection", "close") // who knows where its next request would begin
+	}
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	if pg.retryAfter > 0 {

@@ -238,6 +238,10 @@ func (p *Proxy) open(ctx context.Context, e *entry, fresh, look bool) (*upstream
 func failure(err error) *page {
 	var r *refusal
 	switch {
+	case errors.Is(err, errSlowBody):
+		return &pageSlowRequest
+	case errors.Is(err, errBadBody):
+		return &pageBadRequest
 	case errors.Is(err, errRetired):
 		return &pageUnknown
 	case errors.As(err, &r):

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -75,7 +76,10 @@ func hasBody(r *http.Request) bool {
 // ProxyConfig.BodyWindow, in bytes. A trickle would hold a stream for ever.
 const minBody = 1 << 10
 
-var errSlowBody = errors.New("the request's body came too slowly")
+var (
+	errSlowBody = errors.New("the request's body came too slowly")
+	errBadBody  = errors.New("the request's body is malformed or broke off")
+)
 
 // bodySender copies a request's body to the stream while the response may come
 // already: neither side ever waits for the other to finish.
@@ -91,7 +95,8 @@ type bodySender struct {
 	readAll  atomic.Bool // the client's body has been read to its end
 	answered atomic.Bool // the response's head has come
 	sent     bool        // all of it was written; read after done
-	err      error       // what went wrong at the client's side; read after done
+
+	failed atomic.Pointer[error] // what went wrong at the client's side
 
 	window   time.Time // when the present window began
 	got      int       // bytes in this window
@@ -166,10 +171,13 @@ func (s *bodySender) run() {
 			break
 		}
 		if err != nil {
-			s.err = err
 			if errors.Is(err, os.ErrDeadlineExceeded) {
-				s.err = errSlowBody
+				err = errSlowBody
 			}
+			if err != errSlowBody {
+				err = fmt.Errorf("%w: %w", errBadBody, err)
+			}
+			s.failed.Store(&err)
 			stream.Reset() // the workload must not take a part for the whole
 			return
 		}
@@ -255,12 +263,10 @@ func (s *bodySender) clientError() error {
 	if s == nil {
 		return nil
 	}
-	select {
-	case <-s.done:
-		return s.err
-	default:
-		return nil
+	if err := s.failed.Load(); err != nil {
+		return *err
 	}
+	return nil
 }
 
 // drainTimeout is how long net/http may read what an early response left of a
