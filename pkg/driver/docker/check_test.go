@@ -8,6 +8,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/system"
 
 	"peercompute/pkg/mesh"
 )
@@ -184,5 +185,41 @@ func TestLabels(t *testing.T) {
 		if got := wrongLabels(l, testNode); got != key {
 			t.Errorf("%s=%s: got %q", key, value, got)
 		}
+	}
+}
+
+func TestJudgesTheEngine(t *testing.T) {
+	good := func() system.Info {
+		return system.Info{
+			OSType: "linux", ServerVersion: "28.0.0", Architecture: "aarch64", DefaultRuntime: "runc", NCPU: 4,
+			SecurityOptions: []string{"name=seccomp,profile=builtin", "name=cgroupns"},
+			MemoryLimit:     true, SwapLimit: true, CPUCfsQuota: true, PidsLimit: true,
+		}
+	}
+	got, err := judge(good(), "1.51")
+	if want := (engine{version: "28.0.0", arch: "arm64", runtime: "runc", cpus: 4}); err != nil || got != want {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	mapped := good()
+	mapped.SecurityOptions = append(mapped.SecurityOptions, "name=userns")
+	if got, err := judge(mapped, "1.41"); err != nil || !got.remaps {
+		t.Errorf("an engine that maps users: got %+v, %v", got, err)
+	}
+	for name, change := range map[string]func(*system.Info){
+		"windows":      func(i *system.Info) { i.OSType = "windows" },
+		"no seccomp":   func(i *system.Info) { i.SecurityOptions = nil },
+		"no memory":    func(i *system.Info) { i.MemoryLimit = false },
+		"no swap":      func(i *system.Info) { i.SwapLimit = false },
+		"no quota":     func(i *system.Info) { i.CPUCfsQuota = false },
+		"no processes": func(i *system.Info) { i.PidsLimit = false },
+	} {
+		info := good()
+		change(&info)
+		if _, err := judge(info, "1.51"); mesh.KindOf(errOr(err)) != mesh.Unsupported {
+			t.Errorf("%s: got %v, want mesh.Unsupported", name, err)
+		}
+	}
+	if _, err := judge(good(), "1.40"); mesh.KindOf(errOr(err)) != mesh.Unsupported {
+		t.Errorf("an old engine: got %v, want mesh.Unsupported", err)
 	}
 }

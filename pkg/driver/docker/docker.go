@@ -21,9 +21,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"runtime"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -65,15 +62,6 @@ type Driver struct {
 }
 
 var _ driver.Driver = (*Driver)(nil)
-
-// engine is what we know of the engine.
-type engine struct {
-	version string
-	arch    string // as GOARCH has it
-	runtime string // the default runtime
-	cpus    int
-	remaps  bool // it maps container users to others of the host
-}
 
 // pinned is an image that was found for a spec.
 type pinned struct {
@@ -125,63 +113,10 @@ func (d *Driver) Close() error {
 // mesh.Unavailable if none does, and with mesh.Unsupported if the engine, this
 // platform or peerd's rights do not suffice to run workloads.
 func (d *Driver) Ping(ctx context.Context) (detail string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
 	e, err := d.askEngine(ctx)
 	if err != nil {
 		return "", err
 	}
 	detail = fmt.Sprintf("Docker %s, %s", e.version, e.runtime)
 	return detail, canEnter()
-}
-
-// knowEngine returns what is known of the engine and asks at most once.
-func (d *Driver) knowEngine(ctx context.Context) (engine, error) {
-	d.mu.Lock()
-	known := d.engine
-	d.mu.Unlock()
-	if known != nil {
-		return *known, nil
-	}
-	return d.askEngine(ctx)
-}
-
-func (d *Driver) askEngine(ctx context.Context) (engine, error) {
-	info, err := d.cli.Info(ctx)
-	if err != nil {
-		return engine{}, d.fail(err, "describe itself")
-	}
-	hasOption := func(name string) bool {
-		return slices.ContainsFunc(info.SecurityOptions, func(o string) bool {
-			return o == name || strings.HasPrefix(o, name+",")
-		})
-	}
-	if info.OSType != "linux" {
-		return engine{}, mesh.Errorf(mesh.Unsupported, "the container engine runs %s containers, not Linux ones", info.OSType)
-	}
-	if !hasOption("name=seccomp") {
-		return engine{}, mesh.Errorf(mesh.Unsupported, "the container engine cannot filter system calls").
-			WithHint("workloads run only where the kernel and engine have seccomp; see: docker info")
-	}
-	e := engine{
-		version: info.ServerVersion, arch: goArch(info.Architecture), runtime: info.DefaultRuntime,
-		cpus: info.NCPU, remaps: hasOption("name=userns"),
-	}
-	d.mu.Lock()
-	d.engine = &e
-	d.mu.Unlock()
-	return e, nil
-}
-
-// goArch turns the kernel's name of an architecture into Go's, which images use.
-func goArch(kernel string) string {
-	switch kernel {
-	case "x86_64":
-		return "amd64"
-	case "aarch64":
-		return "arm64"
-	case "":
-		return runtime.GOARCH
-	}
-	return kernel
 }
