@@ -4,16 +4,19 @@ package oracle
 
 import (
 	"context"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/bytecodealliance/wasmtime-go/v39"
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"peercompute/pkg/fuel"
+	"peercompute/pkg/fuel/fueltest"
 )
 
 const (
@@ -26,6 +29,7 @@ type trace struct {
 	fuel    []uint64
 	results []uint64
 	failed  bool
+	starved bool // ran out of fuel
 }
 
 // call is an exported function with its arguments, or "" for instantiation only.
@@ -111,7 +115,7 @@ func onWasmtime(t *testing.T, code []byte, c call) trace {
 	return tr
 }
 
-func onWazero(t *testing.T, code []byte, c call, o fuel.Options, cfg wazero.RuntimeConfig) trace {
+func onWazero(t *testing.T, code []byte, c call, o fuel.Options, budget uint64) trace {
 	t.Helper()
 	ctx := context.Background()
 	o.Parity = true
@@ -119,7 +123,7 @@ func onWazero(t *testing.T, code []byte, c call, o fuel.Options, cfg wazero.Runt
 	if err != nil {
 		t.Fatal(err)
 	}
-	rt := wazero.NewRuntimeWithConfig(ctx, cfg)
+	rt := wazero.NewRuntime(ctx)
 	defer rt.Close(ctx)
 	meter := fuel.NewMeter(budget)
 	var tr trace
@@ -154,6 +158,7 @@ func onWazero(t *testing.T, code []byte, c call, o fuel.Options, cfg wazero.Runt
 		r, err := mod.ExportedFunction(c.name).Call(ctx, args...)
 		if err != nil {
 			tr.failed = true
+			tr.starved = meter.Exceeded(int64(counter(mod).Get())) != nil || strings.Contains(err.Error(), "stack overflow")
 			return tr
 		}
 		tr.results = r
@@ -199,7 +204,7 @@ func compare(t *testing.T, code []byte, c call) {
 	for name, o := range map[string]fuel.Options{
 		"all": {}, "none": {Disable: fuel.AllOptimisations},
 	} {
-		got := onWazero(t, code, c, o, wazero.NewRuntimeConfig())
+		got := onWazero(t, code, c, o, budget)
 		if !slices.Equal(got.fuel, want.fuel) || got.failed != want.failed || !slices.Equal(got.results, want.results) {
 			t.Errorf("%s, optimisations %s: fuel %v, wasmtime %v; results %v, wasmtime %v", c.name, name, got.fuel, want.fuel, got.results, want.results)
 		}
@@ -217,6 +222,54 @@ func TestKernelsChargeWhatWasmtimeCharges(t *testing.T) {
 				compare(t, code, call{name, []int32{n}})
 			}
 		})
+	}
+}
+
+func TestCasesChargeWhatWasmtimeCharges(t *testing.T) {
+	code, err := os.ReadFile("../../pkg/fuel/testdata/cases.wasm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"empty", "nop", "drop", "return", "block", "br", "br_function", "br_out", "loop_once", "dead", "call_leaf", "call_host", "drops", "vector", "references"} {
+		compare(t, code, call{name, nil})
+	}
+	for _, name := range []string{
+		"br_if", "br_if_value", "br_if_function", "if", "if_else", "br_table", "br_table_function", "loop", "loop_params", "loop_table", "nested", "dead_loop",
+		"recursive", "call_branchy", "call_indirect", "loop_calls", "memory_fill", "memory_copy", "memory_init", "memory_grow", "table_fill", "table_copy", "table_init", "table_grow",
+	} {
+		for _, n := range []int32{1, 2} {
+			compare(t, code, call{name, []int32{n}})
+		}
+	}
+}
+
+// TestGeneratedModulesChargeWhatWasmtimeCharges compares as far as the runs
+// end within a budget; at a trap, it compares up to the last host call.
+func TestGeneratedModulesChargeWhatWasmtimeCharges(t *testing.T) {
+	ended := 0
+	for seed := range 400 {
+		r := rand.New(rand.NewPCG(uint64(seed), 11))
+		data := make([]byte, 200+r.IntN(1500))
+		for i := range data {
+			data[i] = byte(r.Uint32())
+		}
+		code := fueltest.Generate(data)
+		c := call{fueltest.Entry, []int32{int32(r.IntN(20))}}
+		got := onWazero(t, code, c, fuel.Options{}, 1<<18)
+		if got.starved {
+			continue
+		}
+		want := onWasmtime(t, code, c)
+		if !slices.Equal(got.fuel, want.fuel) || got.failed != want.failed || !slices.Equal(got.results, want.results) {
+			t.Fatalf("seed %d: fuel %v, wasmtime %v; results %v, wasmtime %v\n%x", seed, got.fuel, want.fuel, got.results, want.results, code)
+		}
+		if !got.failed {
+			ended++
+		}
+	}
+	t.Logf("%d modules ran to their end", ended)
+	if ended < 50 {
+		t.Errorf("only %d modules ran to their end", ended)
 	}
 }
 
