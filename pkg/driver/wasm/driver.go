@@ -22,9 +22,8 @@ import (
 
 // Driver runs WASM workloads. Close it when done.
 type Driver struct {
-	cfg     Config
-	spawner spawner
-	runs    atomic.Uint64
+	cfg  Config
+	runs atomic.Uint64
 
 	mu     sync.Mutex
 	closed bool
@@ -93,7 +92,6 @@ func (d *Driver) Close() error {
 		o.close()
 	}
 	d.work.Wait()
-	d.spawner.close()
 	return nil
 }
 

@@ -154,7 +154,7 @@ func (o *owner) start(ctx context.Context) (*process, error) {
 	}
 	cmd := o.d.cfg.Command()
 	cmd.SysProcAttr = workerAttributes()
-	p, err := spawn(ctx, cmd, o.d.spawner.start, group, hello{Root: root, UID: uid, Limits: o.d.cfg.Limits}, o.d.cfg.Limits.Unresponsive)
+	p, err := spawn(ctx, &o.d.work, cmd, group, hello{Root: root, UID: uid, Limits: o.d.cfg.Limits})
 	if err != nil {
 		gctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), groupWait)
 		defer cancel()
@@ -201,40 +201,27 @@ func (o *owner) directory(root string) (uid int, err error) {
 	return uid, err
 }
 
-// spawner starts processes from one thread that lives as long as the driver: the
-// kernel ends a worker when the thread that started it ends, which for any other
-// thread of Go could be at any time.
-type spawner struct {
-	once sync.Once
-	jobs chan func()
-	done chan struct{}
-}
-
-func (s *spawner) start(cmd *exec.Cmd) error {
-	s.once.Do(func() {
-		s.jobs, s.done = make(chan func()), make(chan struct{})
-		go func() {
-			defer close(s.done)
-			runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
-			for job := range s.jobs {
-				job()
-			}
-		}()
+// launch starts cmd from a thread of its own that sees as little as the worker
+// will, and that lives as long as the worker: the kernel ends a worker when the
+// thread that started it ends, which for another thread of Go could be at any time.
+// The thread ends, and launch's goroutine with it, when over is closed.
+func launch(wg *sync.WaitGroup, cmd *exec.Cmd, root string, over <-chan struct{}) (jail.Applied, error) {
+	type result struct {
+		jail.Applied
+		err error
+	}
+	started := make(chan result, 1)
+	wg.Go(func() {
+		runtime.LockOSThread() // never unlocked: nobody else may get this thread
+		a, err := jail.RestrictThread(root, cmd.Path)
+		if err == nil {
+			err = cmd.Start()
+		}
+		started <- result{a, err}
+		if err == nil {
+			<-over
+		}
 	})
-	if s.jobs == nil {
-		return errors.New("closed")
-	}
-	result := make(chan error, 1)
-	s.jobs <- func() { result <- cmd.Start() }
-	return <-result
-}
-
-// close must come after the last start.
-func (s *spawner) close() {
-	s.once.Do(func() {})
-	if s.jobs != nil {
-		close(s.jobs)
-		<-s.done
-		s.jobs = nil
-	}
+	r := <-started
+	return r.Applied, r.err
 }

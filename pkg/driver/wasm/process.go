@@ -43,7 +43,7 @@ type process struct {
 }
 
 // spawn starts a worker, lets it confine itself and waits until it is ready.
-func spawn(ctx context.Context, cmd *exec.Cmd, start func(*exec.Cmd) error, group *jail.Group, h hello, unresponsive time.Duration) (*process, error) {
+func spawn(ctx context.Context, wg *sync.WaitGroup, cmd *exec.Cmd, group *jail.Group, h hello) (*process, error) {
 	conn, theirs, err := pair()
 	if err != nil {
 		return nil, err
@@ -57,12 +57,13 @@ func spawn(ctx context.Context, cmd *exec.Cmd, start func(*exec.Cmd) error, grou
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = nil, nil, &p.stderr
 	cmd.ExtraFiles = []*os.File{theirs} // becomes linkFD
 	cmd.WaitDelay = endWait
-	err = start(cmd)
+	applied, err := launch(wg, cmd, h.Root, p.dead)
 	theirs.Close()
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("cannot start a WASM worker: %w", err)
 	}
+	p.held, p.missing = applied.Held, applied.Missing
 	go p.read()
 	go p.wait()
 	ctx, cancel := context.WithTimeout(ctx, helloWait)
@@ -72,7 +73,7 @@ func spawn(ctx context.Context, cmd *exec.Cmd, start func(*exec.Cmd) error, grou
 		<-p.dead
 		return nil, fmt.Errorf("cannot start a WASM worker: %w", err)
 	}
-	go p.beat(unresponsive)
+	go p.beat(h.Limits.Unresponsive)
 	return p, nil
 }
 
@@ -81,11 +82,14 @@ func (p *process) begin(ctx context.Context, h hello) error {
 	if err := p.group.Add(p.cmd.Process.Pid); err != nil {
 		return err
 	}
+	if err := jail.Sacrifice(p.cmd.Process.Pid); err != nil {
+		p.missing = append(p.missing, "first to go when memory is short: "+err.Error())
+	}
 	var r ready
 	if err := p.call(ctx, askHello, h, &r); err != nil {
 		return err
 	}
-	p.held, p.missing = r.Held, r.Missing
+	p.held, p.missing = append(p.held, r.Held...), append(p.missing, r.Missing...)
 	return nil
 }
 

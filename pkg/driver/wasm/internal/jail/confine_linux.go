@@ -18,11 +18,6 @@ import (
 func Confine(c Config) (Applied, error) {
 	c = c.withDefaults()
 	var a Applied
-	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("900"), 0); err != nil {
-		a.missing("first to go when memory is short", err)
-	} else {
-		a.held("first to go when memory is short")
-	}
 	for _, l := range []struct {
 		what  string
 		which int
@@ -60,7 +55,7 @@ func lower(which int, limit uint64) error {
 }
 
 // changeRoot leaves the rest of the file system, and root's rights, behind. An
-// ordinary user can do neither; there the guard is the system call filter alone.
+// ordinary user can do neither; there Landlock has taken its place before.
 func changeRoot(c Config, a *Applied) error {
 	if os.Geteuid() != 0 {
 		a.Root = c.Root
@@ -103,12 +98,20 @@ func filterSyscalls(a *Applied) error {
 	return nil
 }
 
-// Missing is what Confine and NewGroup will not be able to do on this machine
+// Sacrifice makes a process the first to go when the machine is short of memory.
+func Sacrifice(pid int) error {
+	return os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte("900"), 0)
+}
+
+// Missing is what RestrictThread, Confine and NewGroup will not be able to do on this machine
 // with the rights of this process, one line each.
 func Missing(groupParent string) []string {
 	var a Applied
 	if os.Geteuid() != 0 {
 		a.missing("own root directory and user", errNotRoot)
+	}
+	if _, err := landlockABI(); err != nil {
+		a.missing(landlockWhat, err)
 	}
 	if !seccomp.Supported() {
 		a.missing("system call filter", errNoSeccomp)
@@ -122,4 +125,6 @@ func Missing(groupParent string) []string {
 var (
 	errNotRoot   = errors.New("peerd does not run as root")
 	errNoSeccomp = errors.New("this kernel has no seccomp")
+
+	errNoLandlock = errors.New("this kernel has no Landlock, or has it turned off")
 )

@@ -25,10 +25,16 @@ func Confine(c Config) (Applied, error) {
 	return a, nil
 }
 
+// RestrictThread restricts nothing on this platform.
+func RestrictThread(root, exe string) (Applied, error) { return Applied{}, nil }
+
+// Sacrifice does nothing.
+func Sacrifice(int) error { return nil }
+
 // Missing is what Confine and NewGroup cannot do on this platform, one line each.
 func Missing(string) []string {
 	var a Applied
-	for _, what := range []string{"system call filter", "own root directory and user", "memory group"} {
+	for _, what := range []string{"system call filter", "own root directory and user", "no files but its own", "memory group"} {
 		a.missing(what, errors.New("Linux only"))
 	}
 	return a.Missing

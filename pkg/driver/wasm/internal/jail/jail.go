@@ -1,6 +1,7 @@
-// Package jail confines a worker process: what it does to itself before it looks
-// at a guest (Confine), and the memory group that its parent puts it in (Group).
-// It knows nothing of what runs inside.
+// Package jail confines a worker process: what its parent takes away before it
+// starts (RestrictThread), what it gives up itself before it looks at a guest
+// (Confine), and the memory group that its parent puts it in (Group). It knows
+// nothing of what runs inside.
 package jail
 
 // Config is what a worker gives up. The zero value gives up the most.
