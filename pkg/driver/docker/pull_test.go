@@ -1,6 +1,7 @@
 package docker_test
 
 import (
+	"crypto/rand"
 	"strings"
 	"sync"
 	"testing"
@@ -15,7 +16,11 @@ import (
 func TestPullsOnceForMany(t *testing.T) {
 	needEngine(t)
 	d := open(t, newNode(t))
-	r := dockertest.NewRegistry(t, 1<<20)
+	single := dockertest.NewRegistry(t, random(1<<20))
+	if _, err := d.Prepare(t.Context(), workload(spec(single.Ref)), nil); err != nil {
+		t.Fatal(err)
+	}
+	r := dockertest.NewRegistry(t, random(1<<20))
 	var mu sync.Mutex
 	var seen []mesh.Progress
 	var all sync.WaitGroup
@@ -35,6 +40,9 @@ func TestPullsOnceForMany(t *testing.T) {
 	if n := r.Layers.Load(); n != 1 {
 		t.Errorf("the layer was fetched %d times", n)
 	}
+	if got, want := r.Asked.Load(), single.Asked.Load(); got != want {
+		t.Errorf("the manifest was asked for %d times, for one pull %d times", got, want)
+	}
 	if len(seen) == 0 || seen[0].What != "pulling "+r.Ref {
 		t.Errorf("progress: got %+v", seen)
 	}
@@ -46,7 +54,7 @@ func TestPullsOnceForMany(t *testing.T) {
 func TestPins(t *testing.T) {
 	needEngine(t)
 	d := open(t, newNode(t))
-	r := dockertest.NewRegistry(t, 1<<10)
+	r := dockertest.NewRegistry(t, random(1<<10))
 	other := "sha256:" + strings.Repeat("1", 64)
 	for _, c := range []struct {
 		name, digest string
@@ -80,17 +88,25 @@ func TestPins(t *testing.T) {
 
 func TestImageTooLargeIsNotKept(t *testing.T) {
 	needEngine(t)
-	r := dockertest.NewRegistry(t, 1<<20)
 	d, err := docker.New(docker.Config{Node: newNode(t), MaxImage: 64 << 10})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	_, err = d.Prepare(t.Context(), workload(spec(r.Ref)), nil)
-	if err == nil || mesh.KindOf(err) != mesh.TooLarge {
-		t.Errorf("got %v, want mesh.TooLarge", err)
+	for name, content := range map[string][]byte{"on the wire": random(1 << 20), "unpacked": make([]byte, 1<<20)} {
+		r := dockertest.NewRegistry(t, content)
+		_, err = d.Prepare(t.Context(), workload(spec(r.Ref)), nil)
+		if err == nil || mesh.KindOf(err) != mesh.TooLarge {
+			t.Errorf("%s: got %v, want mesh.TooLarge", name, err)
+		}
+		if _, err := dockertest.Client(t).ImageInspect(t.Context(), r.ID); !errdefs.IsNotFound(err) {
+			t.Errorf("%s: the image is here all the same: %v", name, err)
+		}
 	}
-	if _, err := dockertest.Client(t).ImageInspect(t.Context(), r.ID); !errdefs.IsNotFound(err) {
-		t.Errorf("the image is here all the same: %v", err)
-	}
+}
+
+func random(size int) []byte {
+	b := make([]byte, size)
+	rand.Read(b)
+	return b
 }

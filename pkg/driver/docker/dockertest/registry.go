@@ -26,18 +26,17 @@ type Registry struct {
 	ID       string       // of the image, "sha256:…": the digest of its configuration
 	Manifest string       // the digest it is served under
 	Layers   atomic.Int32 // how often the layer was fetched
+	Asked    atomic.Int32 // how often a manifest was asked for
 }
 
 // repository is the one name that the registry knows.
 const repository = "test/app"
 
-// NewRegistry starts a registry whose image has one layer of size random bytes.
-// The image goes from the engine with the test.
-func NewRegistry(t testing.TB, size int) *Registry {
+// NewRegistry starts a registry whose image has one layer, with this content and
+// a few bytes that nobody else's has. The image goes from the engine with the test.
+func NewRegistry(t testing.TB, content []byte) *Registry {
 	t.Helper()
-	content := make([]byte, size)
-	rand.Read(content)
-	layer := archive(t, map[string][]byte{"data": content})
+	layer := archive(t, map[string][]byte{"data": content, "own": []byte(rand.Text())})
 	var packed bytes.Buffer
 	z := gzip.NewWriter(&packed)
 	if _, err := z.Write(layer); err != nil {
@@ -61,17 +60,15 @@ func NewRegistry(t testing.TB, size int) *Registry {
 	mux.HandleFunc("/v2/{$}", func(http.ResponseWriter, *http.Request) {})
 	serve := func(path, kind string, b []byte, count *atomic.Int32) {
 		mux.HandleFunc("/v2/"+repository+path, func(w http.ResponseWriter, _ *http.Request) {
-			if count != nil {
-				count.Add(1)
-			}
+			count.Add(1)
 			w.Header().Set("Content-Type", kind)
 			w.Header().Set("Docker-Content-Digest", digestOf(b))
 			w.Write(b)
 		})
 	}
-	serve("/manifests/1", kind, manifest, nil)
-	serve("/manifests/"+r.Manifest, kind, manifest, nil)
-	serve("/blobs/"+r.ID, "application/octet-stream", config, nil)
+	serve("/manifests/1", kind, manifest, &r.Asked)
+	serve("/manifests/"+r.Manifest, kind, manifest, &r.Asked)
+	serve("/blobs/"+r.ID, "application/octet-stream", config, new(atomic.Int32))
 	serve("/blobs/"+digestOf(packed.Bytes()), "application/octet-stream", packed.Bytes(), &r.Layers)
 	srv := httptest.NewServer(mux)
 	t.Cleanup(srv.Close)
