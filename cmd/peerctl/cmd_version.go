@@ -52,8 +52,14 @@ func (a *app) version(ctx context.Context) error {
 	return t.flush()
 }
 
-// buildVersion is what the Go tool stamped into this program.
+// version is set by the linker in builds by the Makefile.
+var version string
+
+// buildVersion is what the linker or else the Go tool stamped into this program.
 func buildVersion() string {
+	if version != "" {
+		return version
+	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
 	}

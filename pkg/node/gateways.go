@@ -165,7 +165,11 @@ func (g *gateways) run(ctx context.Context) error {
 				linkCtx, stop := context.WithCancel(ctx)
 				l := &link{gateway: p, wake: make(chan struct{}, 1), stop: stop, detail: "connecting"}
 				g.links[p] = l
-				wg.Go(func() { g.serve(linkCtx, l) })
+				wg.Go(func() {
+					confirmed := map[mesh.WorkloadID]bool{}
+					g.serve(linkCtx, l, confirmed)
+					g.leave(ctx, l, confirmed)
+				})
 			}
 		}
 		g.mu.Unlock()
@@ -179,13 +183,12 @@ func (g *gateways) run(ctx context.Context) error {
 
 const (
 	connectTimeout = 10 * time.Second
+	leaveTimeout   = 3 * time.Second
 	recheck        = 15 * time.Second // a refused publication is asked for again
 	maxPause       = 15 * time.Second
 )
 
-func (g *gateways) serve(ctx context.Context, l *link) {
-	confirmed := map[mesh.WorkloadID]bool{}
-	defer g.forget(l, confirmed)
+func (g *gateways) serve(ctx context.Context, l *link, confirmed map[mesh.WorkloadID]bool) {
 	for failures := 0; ctx.Err() == nil; {
 		l.mu.Lock()
 		l.lost = false
@@ -209,8 +212,11 @@ func (g *gateways) serve(ctx context.Context, l *link) {
 		failures = 0
 		l.set(true, "")
 		g.session(ctx, l, confirmed)
+		if ctx.Err() != nil {
+			return
+		}
 		l.set(false, "the connection was lost; trying again")
-		g.forget(l, confirmed)
+		g.forget(confirmed)
 	}
 }
 
@@ -291,11 +297,30 @@ func (g *gateways) wanted(gateway mesh.PeerID) (map[mesh.WorkloadID]string, erro
 }
 
 // forget drops the addresses that a broken connection stood for.
-func (g *gateways) forget(l *link, confirmed map[mesh.WorkloadID]bool) {
+func (g *gateways) forget(confirmed map[mesh.WorkloadID]bool) {
 	for id := range confirmed {
 		delete(confirmed, id)
 		g.setURL(id, nil)
 	}
+}
+
+// leave ends what a gateway carries that this machine does not use any more: its
+// open tunnels at once, the names as far as it still listens. ctx is the node's.
+func (g *gateways) leave(ctx context.Context, l *link, confirmed map[mesh.WorkloadID]bool) {
+	for id := range confirmed {
+		g.n.tunnels.Drop(id)
+	}
+	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
+	defer cancel()
+	for id := range confirmed {
+		if _, known := g.n.m.Trust.Get(l.gateway); !known || ctx.Err() != nil {
+			break // it hears nothing from us any more
+		}
+		if err := g.n.m.Client.Do(ctx, l.gateway, wire.VerbUnpublish, wire.Ref{Workload: id}, nil); err != nil {
+			g.n.log.Warn("cannot withdraw a public name from a gateway that is not used any more", "workload", id, "gateway", l.gateway, "err", err)
+		}
+	}
+	g.forget(confirmed)
 }
 
 func (l *link) set(up bool, detail string) {

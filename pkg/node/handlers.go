@@ -13,6 +13,7 @@ import (
 	"peercompute/pkg/peernet"
 	"peercompute/pkg/request"
 	"peercompute/pkg/store"
+	"peercompute/pkg/supervisor"
 	"peercompute/pkg/trust"
 	"peercompute/pkg/wire"
 )
@@ -113,7 +114,7 @@ func (n *Node) onWatch(_ context.Context, c *request.Call) (request.Reply, error
 	if err != nil {
 		return request.Reply{}, err
 	}
-	if _, err := n.record(c.From, in.Workload); err != nil {
+	if _, err := n.present(c.From, in.Workload); err != nil {
 		return request.Reply{}, err
 	}
 	return request.Reply{Body: wire.Empty{}, Stream: func(ctx context.Context, s *peernet.Stream) error {
@@ -145,7 +146,7 @@ func (n *Node) watch(ctx context.Context, who mesh.PeerID, id mesh.WorkloadID, e
 	for {
 		_, changed, ok := n.sup.Status(id)
 		routed := n.gateways.changed()
-		r, err := n.record(who, id)
+		r, err := n.present(who, id)
 		if err != nil {
 			return nil // it was removed
 		}
@@ -156,7 +157,7 @@ func (n *Node) watch(ctx context.Context, who mesh.PeerID, id mesh.WorkloadID, e
 			}
 			last = v
 		}
-		if v.Status.State.Final() {
+		if v.Status.State.Final() && r.Desired != supervisor.Remove {
 			return nil
 		}
 		poll := time.NewTimer(time.Second)

@@ -50,6 +50,18 @@ func (n *Node) owned(tx *store.Tx, who mesh.PeerID, id mesh.WorkloadID) (supervi
 	return r, nil
 }
 
+// present is record, but also finds a workload while it is being removed.
+func (n *Node) present(who mesh.PeerID, id mesh.WorkloadID) (r supervisor.Record, err error) {
+	err = n.m.Store.View(func(tx *store.Tx) error {
+		r, err = supervisor.Get(tx, id)
+		if err == nil && r.Workload.Owner != who && who != n.m.Key.ID {
+			err = mesh.Errorf(mesh.NotFound, "there is no workload %s here", id)
+		}
+		return err
+	})
+	return r, err
+}
+
 func (n *Node) record(who mesh.PeerID, id mesh.WorkloadID) (r supervisor.Record, err error) {
 	err = n.m.Store.View(func(tx *store.Tx) error { r, err = n.owned(tx, who, id); return err })
 	return r, err
