@@ -17,6 +17,8 @@ type flight struct {
 	window  int64     // bytes that may be on the way
 	least   time.Duration
 	limited bool // the window held something back since the last ping
+	fast    bool // a long frame takes a moment to send
+	judged  time.Time
 	far     bool // too far to judge: TCP does it better
 }
 
@@ -24,6 +26,7 @@ const (
 	minFlight    = 256 << 10
 	maxFlight    = 8 << 20
 	probeEvery   = 64 << 10 // bytes
+	fastRate     = 64 << 20 // bytes a second
 	queueTarget  = 2 * time.Millisecond
 	farRoundTrip = 5 * time.Millisecond
 )
@@ -43,9 +46,22 @@ func (f *flight) send(n int) {
 	}
 }
 
+// frame is the data that the next frame may carry: little where a frame holds up
+// the line for long, and more where its cost is the processor's.
+func (f *flight) frame() int {
+	if f.fast {
+		return fastFrameBytes
+	}
+	return frameBytes
+}
+
 // judge learns from a ping that was sent when mark bytes had been: the window
 // moves to where a ping takes queueTarget longer than on an idle connection.
-func (f *flight) judge(mark int64, rtt time.Duration) {
+func (f *flight) judge(mark int64, rtt time.Duration, now time.Time) {
+	if since := now.Sub(f.judged); !f.judged.IsZero() && mark > f.arrived {
+		f.fast = float64(mark-f.arrived) > since.Seconds()*fastRate
+	}
+	f.judged = now
 	f.arrived = max(f.arrived, mark)
 	if f.least == 0 || rtt < f.least {
 		f.least = max(rtt, time.Microsecond)
@@ -84,7 +100,7 @@ func (t *turns) measure(ping func() (time.Duration, error), idle func() time.Dur
 				// No answer is no reason to stop: the session's keep-alive judges that.
 				f.arrived = mark
 			} else {
-				f.judge(mark, rtt)
+				f.judge(mark, rtt, time.Now())
 			}
 			t.work.Signal()
 		}

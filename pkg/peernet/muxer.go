@@ -16,10 +16,11 @@ const muxerID = "/yamux/1.0.0"
 
 // The sizes of the muxer, in bytes.
 const (
-	frameBytes      = 16 << 10 // a frame with its header: one TLS record
 	frameHeader     = 12
-	streamInFlight  = 4 * frameBytes // what one stream may have written and not sent
-	maxStreamWindow = 2 << 20        // what one stream may receive and not read
+	frameBytes      = 16<<10 - frameHeader // of data in a frame: with its header, one TLS record
+	fastFrameBytes  = 64<<10 - frameHeader // of data in a frame where that takes a moment
+	streamInFlight  = 128 << 10            // what one stream may have written and not sent
+	maxStreamWindow = 2 << 20              // what one stream may receive and not read
 )
 
 // muxer is yamux, byte for byte, with another order of sending: a stream may
@@ -32,7 +33,7 @@ var _ network.Multiplexer = muxer{}
 
 func newMuxer() muxer {
 	c := *libp2pyamux.DefaultTransport.Config()
-	c.MaxMessageSize = frameBytes
+	c.MaxMessageSize = fastFrameBytes + frameHeader
 	c.MaxStreamWindowSize = maxStreamWindow
 	return muxer{config: &c}
 }
@@ -107,8 +108,7 @@ func (s *muxedStream) Read(b []byte) (int, error) {
 func (s *muxedStream) Write(b []byte) (int, error) {
 	total := 0
 	for total < len(b) {
-		chunk := b[total:min(len(b), total+frameBytes-frameHeader)]
-		s.turns.take(s.share, len(chunk))
+		chunk := b[total : total+s.turns.take(s.share, len(b)-total)]
 		n, err := s.Stream.Write(chunk)
 		total += n
 		if err != nil {

@@ -9,7 +9,7 @@ import (
 
 // unsentBytes bounds what the kernel holds of a connection that the network has
 // no room for yet. Everything there is ahead of the next short answer.
-const unsentBytes = 128 << 10
+const unsentBytes = 64 << 10
 
 // boundQueue keeps the kernel's send queue of a TCP connection short.
 func boundQueue(c net.Conn) {

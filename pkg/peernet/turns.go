@@ -242,20 +242,22 @@ func (t *turns) leave(sh *share) {
 	t.giveLocked(sh, 0)
 }
 
-// take waits until n more bytes are within the share, or nothing is sent any more.
-func (t *turns) take(sh *share, n int) {
+// take waits for the stream's turn, or until nothing is sent any more, and
+// returns how much of n bytes the stream may write as its next frame.
+func (t *turns) take(sh *share, n int) int {
 	for {
 		t.mu.Lock()
+		n := min(n, t.flight.frame())
 		if sh.taken == 0 || sh.taken+n <= streamInFlight && t.queued < fullQueue {
 			sh.taken += n
 			t.mu.Unlock()
-			return
+			return n
 		}
 		t.mu.Unlock()
 		select {
 		case <-sh.signal:
 		case <-t.done:
-			return
+			return n // the session knows why
 		}
 	}
 }
