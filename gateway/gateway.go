@@ -46,7 +46,8 @@ type Gateway struct {
 	log    *slog.Logger
 	table  *Table
 	server *Server
-	base   string // of public URLs: "http://%s.DOMAIN:PORT"
+	base   string        // of public URLs: "http://%s.DOMAIN:PORT"
+	wake   chan struct{} // sweep now
 
 	mu        sync.Mutex
 	seen      map[mesh.PeerID]presence
@@ -61,7 +62,7 @@ type presence struct {
 
 // New puts a gateway together; nothing runs before Run.
 func New(cfg Config) (*Gateway, error) {
-	g := &Gateway{cfg: cfg, m: cfg.Member, log: cfg.Member.Log, seen: map[mesh.PeerID]presence{}, confirmed: map[string]time.Time{}}
+	g := &Gateway{cfg: cfg, m: cfg.Member, log: cfg.Member.Log, wake: make(chan struct{}, 1), seen: map[mesh.PeerID]presence{}, confirmed: map[string]time.Time{}}
 	if cfg.RateIP < 0 || cfg.RateName < 0 {
 		return nil, mesh.Errorf(mesh.Invalid, "a rate limit cannot be negative").WithHint("0 means no limit")
 	}
@@ -77,6 +78,12 @@ func New(cfg Config) (*Gateway, error) {
 		return nil, err
 	}
 	g.m.OnPeer(g.peerChanged)
+	g.m.OnTrust(func() {
+		select {
+		case g.wake <- struct{}{}:
+		default:
+		}
+	})
 	return g, nil
 }
 
@@ -188,6 +195,7 @@ func (g *Gateway) sweep(ctx context.Context) error {
 	for {
 		select {
 		case <-t.C:
+		case <-g.wake: // a right may have been taken away
 		case <-ctx.Done():
 			return nil
 		}
@@ -197,6 +205,7 @@ func (g *Gateway) sweep(ctx context.Context) error {
 
 func (g *Gateway) sweepOnce(now time.Time) {
 	live := map[string]bool{}
+	deaf := map[mesh.PeerID]trust.Grant{} // publishers that believe to have names that they lost
 	for _, r := range g.table.List() {
 		grant, trusted := g.m.Trust.Get(r.Publisher)
 		g.mu.Lock()
@@ -208,9 +217,19 @@ func (g *Gateway) sweepOnce(now time.Time) {
 		if stale {
 			g.table.Withdraw(r.Publisher, r.Workload)
 			g.log.Info("dropped a name that nobody stands for", "label", r.Label, "peer", r.Publisher)
+			if trusted && at.up {
+				deaf[r.Publisher] = grant
+			}
 			continue
 		}
 		live[r.Label] = true
+	}
+	for p, grant := range deaf {
+		// With a new connection it asks for its names anew, and hears the answer.
+		if err := g.m.Net.Disconnect(p); err != nil {
+			g.log.Warn("cannot close a connection cleanly", "peer", p, "err", err)
+		}
+		g.m.Net.Learn(p, grant.Addrs)
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -94,16 +95,25 @@ func (g *gateways) url(id mesh.WorkloadID) (url, failure string) {
 	return p.url, p.err
 }
 
-func (g *gateways) setURL(id mesh.WorkloadID, p *publication) {
+func (g *gateways) setURL(id mesh.WorkloadID, p publication) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if p == nil {
-		delete(g.urls, id)
-	} else {
-		g.urls[id] = *p
-	}
+	g.urls[id] = p
 	close(g.news)
 	g.news = make(chan struct{})
+}
+
+// clear drops what a gateway said about the workloads that drop names; what
+// another gateway said stays.
+func (g *gateways) clear(gateway mesh.PeerID, drop func(mesh.WorkloadID) bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := len(g.urls)
+	maps.DeleteFunc(g.urls, func(id mesh.WorkloadID, p publication) bool { return p.gateway == gateway && drop(id) })
+	if len(g.urls) != n {
+		close(g.news)
+		g.news = make(chan struct{})
+	}
 }
 
 // trusted lists the peers that may route to this machine.
@@ -148,6 +158,7 @@ func names(all []trust.Grant) string {
 func (g *gateways) run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	last := map[mesh.PeerID]chan struct{}{} // closed when the latest link to a gateway has ended
 	for {
 		want := map[mesh.PeerID]bool{}
 		for _, t := range g.trusted() {
@@ -165,7 +176,13 @@ func (g *gateways) run(ctx context.Context) error {
 				linkCtx, stop := context.WithCancel(ctx)
 				l := &link{gateway: p, wake: make(chan struct{}, 1), stop: stop, detail: "connecting"}
 				g.links[p] = l
+				before, done := last[p], make(chan struct{})
+				last[p] = done
 				wg.Go(func() {
+					defer close(done)
+					if before != nil {
+						<-before // what it withdraws must not meet what this one publishes
+					}
 					confirmed := map[mesh.WorkloadID]bool{}
 					g.serve(linkCtx, l, confirmed)
 					g.leave(ctx, l, confirmed)
@@ -216,7 +233,7 @@ func (g *gateways) serve(ctx context.Context, l *link, confirmed map[mesh.Worklo
 			return
 		}
 		l.set(false, "the connection was lost; trying again")
-		g.forget(confirmed)
+		g.forget(l, confirmed)
 	}
 }
 
@@ -248,11 +265,12 @@ func (g *gateways) sync(ctx context.Context, l *link, confirmed map[mesh.Workloa
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
+	unwanted := func(id mesh.WorkloadID) bool { _, ok := want[id]; return !ok }
+	g.clear(l.gateway, unwanted)
 	for id := range confirmed {
-		if _, ok := want[id]; ok {
+		if !unwanted(id) {
 			continue
 		}
-		g.setURL(id, nil)
 		g.n.tunnels.Drop(id)
 		if err := g.n.m.Client.Do(ctx, l.gateway, wire.VerbUnpublish, wire.Ref{Workload: id}, nil); err != nil {
 			// The tunnel refuses it from now on; the gateway hears of it again later.
@@ -269,12 +287,12 @@ func (g *gateways) sync(ctx context.Context, l *link, confirmed map[mesh.Workloa
 		err := g.n.m.Client.Do(ctx, l.gateway, wire.VerbPublish, wire.Publish{Workload: id, Name: name}, &out)
 		if err != nil {
 			why := g.n.m.Trust.Name(l.gateway) + " refused: " + mesh.AsError(err).Msg
-			g.setURL(id, &publication{gateway: l.gateway, err: why})
+			g.setURL(id, publication{gateway: l.gateway, err: why})
 			g.n.log.Warn("cannot publish", "workload", id, "gateway", l.gateway, "err", err)
 			continue
 		}
 		confirmed[id] = true
-		g.setURL(id, &publication{gateway: l.gateway, url: out.URL})
+		g.setURL(id, publication{gateway: l.gateway, url: out.URL})
 	}
 }
 
@@ -297,11 +315,9 @@ func (g *gateways) wanted(gateway mesh.PeerID) (map[mesh.WorkloadID]string, erro
 }
 
 // forget drops the addresses that a broken connection stood for.
-func (g *gateways) forget(confirmed map[mesh.WorkloadID]bool) {
-	for id := range confirmed {
-		delete(confirmed, id)
-		g.setURL(id, nil)
-	}
+func (g *gateways) forget(l *link, confirmed map[mesh.WorkloadID]bool) {
+	clear(confirmed)
+	g.clear(l.gateway, func(mesh.WorkloadID) bool { return true })
 }
 
 // leave ends what a gateway carries that this machine does not use any more: its
@@ -320,7 +336,7 @@ func (g *gateways) leave(ctx context.Context, l *link, confirmed map[mesh.Worklo
 			g.n.log.Warn("cannot withdraw a public name from a gateway that is not used any more", "workload", id, "gateway", l.gateway, "err", err)
 		}
 	}
-	g.forget(confirmed)
+	g.forget(l, confirmed)
 }
 
 func (l *link) set(up bool, detail string) {

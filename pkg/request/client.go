@@ -86,7 +86,13 @@ func (c *Client) attempt(ctx context.Context, p mesh.PeerID, verb wire.Verb, bod
 	if err != nil {
 		return nil, err
 	}
-	return c.Send(ctx, p, verb, data, out)
+	st, err := c.Send(ctx, p, verb, data, out)
+	if errors.Is(err, errLost) && ctx.Err() == nil {
+		// The peer may have restarted, of which a QUIC connection learns only by
+		// using it. The same bytes are carried out once at most.
+		return c.Send(ctx, p, verb, data, out)
+	}
+	return st, err
 }
 
 // Send sends an envelope that is sealed already; a second Send of the same bytes
@@ -137,8 +143,11 @@ func noAnswer(ctx context.Context, err error) error {
 		return ctx.Err()
 	}
 	return mesh.Errorf(mesh.Unavailable, "the peer ended the connection without an answer").
-		WithHint("does it trust this machine? its owner can look with: peerctl peers ls").Because(err)
+		WithHint("does it trust this machine? its owner can look with: peerctl peers ls").Because(errors.Join(errLost, err))
 }
+
+// errLost marks a stream that broke off before the answer had come.
+var errLost = errors.New("connection lost")
 
 func (c *Client) incarnation(ctx context.Context, p mesh.PeerID) (wire.Incarnation, error) {
 	c.mu.Lock()
@@ -148,6 +157,9 @@ func (c *Client) incarnation(ctx context.Context, p mesh.PeerID) (wire.Incarnati
 		return inc, nil
 	}
 	h, err := c.hello(ctx, p)
+	if errors.Is(err, errLost) && ctx.Err() == nil {
+		h, err = c.hello(ctx, p)
+	}
 	if err != nil {
 		return inc, err
 	}

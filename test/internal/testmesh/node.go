@@ -103,8 +103,22 @@ func (n *Node) PID() int { return n.cmd.Process.Pid }
 // ID is the node's peer ID, as it said when it was last started.
 func (n *Node) ID() mesh.PeerID { return n.who.ID }
 
-// Addr is the first address that the node can be dialled at, ending in /p2p/ID.
-func (n *Node) Addr() string { return n.who.Addrs[0] }
+// Addr is the TCP address that the node can be dialled at, ending in /p2p/ID.
+func (n *Node) Addr() string { return n.addr("/tcp/") }
+
+// QUIC is its QUIC address.
+func (n *Node) QUIC() string { return n.addr("/quic-v1/") }
+
+func (n *Node) addr(kind string) string {
+	n.m.t.Helper()
+	for _, a := range n.who.Addrs {
+		if strings.Contains(a, kind) {
+			return a
+		}
+	}
+	n.m.t.Fatalf("%s has no address with %s: %v", n.Name, kind, n.who.Addrs)
+	return ""
+}
 
 // Addrs are all of them.
 func (n *Node) Addrs() []string { return n.who.Addrs }
