@@ -131,15 +131,18 @@ func (m *Member) openState() error {
 	if err != nil {
 		return err
 	}
-	_, err = os.Stat(path)
+	info, err := os.Stat(path)
+	missing := errors.Is(err, fs.ErrNotExist)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case missing || err == nil && info.Size() == 0: // an empty file would pass for a new one
 		if haveKey && !m.NewState {
 			return mesh.Errorf(mesh.Invalid, "the state file %s is missing but the node key is there", path).
 				WithHint("restore it from a backup; or start once with --new-state, which forgets all peers and workloads and voids every request that was signed for the old state")
 		}
-		if err := store.Create(path); err != nil {
-			return fmt.Errorf("cannot create the state file: %w", err)
+		if missing {
+			if err := store.Create(path); err != nil {
+				return fmt.Errorf("cannot create the state file: %w", err)
+			}
 		}
 	case err != nil:
 		return err
