@@ -57,6 +57,9 @@ func BenchmarkMetering(b *testing.B) {
 	rounds := max(7, b.N)
 	var logs float64
 	for _, k := range kernels {
+		if only := os.Getenv("FUEL_KERNEL"); only != "" && only != k.name {
+			continue
+		}
 		best := [2]time.Duration{math.MaxInt64, math.MaxInt64}
 		var results [2]uint64
 		for range rounds {

@@ -40,7 +40,6 @@ type module struct {
 	globals     uint32   // imported and defined
 	imported    uint32   // imported globals among them
 	funcs       []fn
-	taken       []bool // by function index: may be reached other than by a direct call
 
 	imports []Import
 	exports []Export
@@ -81,7 +80,7 @@ func decode(src []byte) (*module, error) {
 	if err := m.findSections(); err != nil {
 		return nil, err
 	}
-	for _, step := range []func() error{m.decodeTypes, m.decodeImports, m.decodeFunctions, m.decodeMemories, m.decodeGlobals, m.decodeExports, m.decodeCode} {
+	for _, step := range []func() error{m.decodeTypes, m.decodeImports, m.decodeFunctions, m.decodeMemories, m.decodeRest, m.decodeExports, m.decodeCode} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -245,27 +244,20 @@ func (m *module) decodeFunctions() error {
 	return finish(r, "its functions")
 }
 
-// decodeGlobals counts the globals and finds the functions that their initial
-// values, the element segments and the start section refer to.
-func (m *module) decodeGlobals() error {
-	m.taken = make([]bool, m.funcCount())
-	mark := func(f uint32) uint32 {
-		if len(m.taken) > 0 {
-			m.taken[f] = true
-		}
-		return f
-	}
-	_, n, err := m.copyGlobals(nil, mark)
+// decodeRest counts the globals and checks what the element segments, the data
+// segments and the start section refer to.
+func (m *module) decodeRest() error {
+	_, n, err := m.copyGlobals(nil, keep)
 	if err != nil {
 		return err
 	}
 	m.globals += uint32(n)
-	if _, err := m.copyElements(nil, mark); err != nil {
+	if _, err := m.copyElements(nil, keep); err != nil {
 		return err
 	}
 	if m.has[secStart] {
 		r := m.section(secStart)
-		mark(m.function(r))
+		m.function(r)
 		if err := finish(r, "its start section"); err != nil {
 			return err
 		}
@@ -285,12 +277,8 @@ func (m *module) decodeExports() error {
 		if strings.HasPrefix(e.Name, reservedPrefix) {
 			return reserved("export", e.Name)
 		}
-		switch {
-		case r.bad:
-		case e.Kind == ExternFunc && e.index >= m.funcCount(), e.Kind == ExternGlobal && e.index >= m.globals:
+		if e.Kind == ExternFunc && e.index >= m.funcCount() || e.Kind == ExternGlobal && e.index >= m.globals {
 			return malformed("it exports what does not exist")
-		case e.Kind == ExternFunc:
-			m.taken[e.index] = true
 		}
 		m.exports = append(m.exports, e)
 	}

@@ -12,7 +12,7 @@ type emitter struct {
 	helper  uint32 // index of the function that refills a local counter
 	types   *typeTable
 
-	localCounter, doubleLoop, potentials, leaves, sunkEntry, threading, unrolling bool
+	localCounter, doubleLoop, potentials, sunkEntry, threading, unrolling bool
 
 	// The function being emitted.
 	f      *fn
@@ -57,6 +57,11 @@ func (e *emitter) function(f *fn) {
 	if f.calls > 0 && (f.calls > maxSunk || !e.sunkEntry) && e.events[f.events.from].op != opLoop {
 		e.settle()
 		e.test()
+	}
+	if f.leafCost >= 0 {
+		// Early, so that the load and store overlap with what the leaf does.
+		e.pay(f.leafCost)
+		e.st.pend -= f.leafCost
 	}
 	e.run(f.events.from, f.events.to)
 	patch(e.out, start)

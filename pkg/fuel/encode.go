@@ -36,14 +36,17 @@ func (t *typeTable) block(out, results []byte) []byte {
 func (m *module) encode(s *scanner, o Options) []byte {
 	imports, defined := uint32(len(m.importFuncs)), uint32(len(m.funcs))
 	helper := imports + 1 + defined
-	leaves := m.findLeaves(s.events, helper+1, o.on(StaticLeaves))
+	var leaves []uint32
+	if o.on(StaticLeaves) {
+		leaves = m.findLeaves(s.events, helper+1)
+	}
 	types := &typeTable{guest: len(m.types), wraps: make(map[string]uint32)}
 	refillType := types.add(nil, nil)
 	helperType := types.add([]byte{typeI64}, []byte{typeI64})
 	e := &emitter{
 		m: m, src: m.src, events: s.events, types: types,
 		counter: m.globals, refill: imports, helper: helper,
-		localCounter: o.on(LocalCounter), doubleLoop: o.on(DoubleLoop), potentials: o.on(Potentials), leaves: o.on(StaticLeaves),
+		localCounter: o.on(LocalCounter), doubleLoop: o.on(DoubleLoop), potentials: o.on(Potentials),
 		sunkEntry: o.on(SunkEntry), threading: o.on(Threading), unrolling: o.on(Unrolling),
 	}
 	code := m.sections[secCode]

@@ -100,7 +100,7 @@ func same(a, b outcome, sameCode bool) bool {
 }
 
 func TestGeneratedModules(t *testing.T) {
-	n := 400
+	n := 150
 	if testing.Short() {
 		n = 40
 	}

@@ -9,17 +9,18 @@ package fuel
 // findLeaves marks the static leaves and gives each that is called directly an
 // index for its copy, beginning at next. It also takes calls of leaves out of
 // the count of calls of each function.
-func (m *module) findLeaves(events []event, next uint32, enabled bool) (leaves []uint32) {
-	if !enabled {
-		return nil
-	}
+func (m *module) findLeaves(events []event, next uint32) (leaves []uint32) {
 	for i := range m.funcs {
 		f := &m.funcs[i]
-		if !f.direct || f.calls > 0 || f.jumps || f.loops > 0 || f.bulk || f.cost > 2*LeafLimit {
+		if f.calls > 0 || f.jumps || f.loops > 0 || f.bulk || f.cost > 2*LeafLimit {
 			continue
 		}
-		if cost, ok := leafCost(events[f.events.from:f.events.to]); ok {
-			f.leafCost = cost
+		cost, ok := leafCost(events[f.events.from:f.events.to])
+		if !ok {
+			continue
+		}
+		f.leafCost = cost
+		if f.direct {
 			f.clone = next
 			next++
 			leaves = append(leaves, uint32(i))

@@ -235,7 +235,6 @@ func (s *scanner) special(op byte, pos uint32) error {
 		if x >= s.m.funcCount() {
 			return malformed("a function names a function that does not exist")
 		}
-		s.m.taken[x] = true
 		s.emit(op, pos, x)
 		return nil
 	case opMemoryGrow, opMisc:

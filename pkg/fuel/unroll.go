@@ -3,8 +3,8 @@ package fuel
 // Bounds of unrolling: how large the unrolled loop may become.
 const (
 	maxUnroll      = 4
-	maxUnrollCost  = 160 // units, over all copies
-	maxUnrollSteps = 64  // events, over all copies
+	maxUnrollCost  = 64 // units, over all copies
+	maxUnrollSteps = 64 // events, over all copies
 )
 
 // unrollFactor says into how many copies the loop at event i is worth
