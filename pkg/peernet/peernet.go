@@ -92,7 +92,7 @@ func New(cfg Config) (*Net, error) {
 		// A shared port would let two nodes split each other's connections.
 		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
 		libp2p.Transport(libp2pquic.NewTransport),
-		libp2p.Security(libp2ptls.ID, libp2ptls.New),
+		libp2p.Security(libp2ptls.ID, newBatchTLS),
 		libp2p.Muxer(muxerID, newMuxer()),
 		libp2p.ConnectionGater(n.gater),
 		libp2p.ResourceManager(limiter),

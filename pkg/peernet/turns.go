@@ -19,7 +19,8 @@ import (
 // bounded by its share, so a session's Write hardly ever waits.
 type turns struct {
 	net.Conn
-	done chan struct{} // closed when nothing is sent any more
+	batch *batch        // under Conn; nil if it is no TLS of ours
+	done  chan struct{} // closed when nothing is sent any more
 
 	mu     sync.Mutex
 	work   sync.Cond // there is something to send, or closed
@@ -67,7 +68,7 @@ const (
 )
 
 func newTurns(c net.Conn) *turns {
-	t := &turns{Conn: c, done: make(chan struct{}), shares: map[uint32]*share{}}
+	t := &turns{Conn: c, batch: batchUnder(c), done: make(chan struct{}), shares: map[uint32]*share{}}
 	t.work.L, t.room.L, t.flight.probe.L = &t.mu, &t.mu, &t.mu
 	t.flight.window = minFlight
 	go t.send()
@@ -160,11 +161,8 @@ func (t *turns) send() {
 			deadline = now.Add(writeWithin)
 			err = t.Conn.SetWriteDeadline(deadline)
 		}
-		if err == nil && len(urgent) > 0 {
-			_, err = t.Conn.Write(urgent)
-		}
-		if err == nil && next.buf != nil {
-			_, err = t.Conn.Write(next.buf)
+		if err == nil {
+			err = t.write(urgent, next.buf)
 		}
 
 		t.mu.Lock()
@@ -195,6 +193,27 @@ func (t *turns) send() {
 			return
 		}
 	}
+}
+
+// write sends frames in as few system calls as it can.
+func (t *turns) write(urgent, long []byte) error {
+	// Frames that fit in one record are in one system call anyway.
+	together := t.batch != nil && len(long) > 0 && len(urgent)+len(long) > frameBytes
+	if together {
+		t.batch.hold()
+	}
+	var err error
+	for _, b := range [...][]byte{urgent, long} {
+		if err == nil && len(b) > 0 {
+			_, err = t.Conn.Write(b)
+		}
+	}
+	if together {
+		if ferr := t.batch.flush(); err == nil {
+			err = ferr
+		}
+	}
+	return err
 }
 
 // SetWriteDeadline does nothing: the session means the frame that it writes,
