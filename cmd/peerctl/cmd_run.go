@@ -65,15 +65,7 @@ func (a *app) runJob(ctx context.Context, f *workFlags, path string, args []stri
 // statusOf is the exit status that stands for how a job ended: its own, or for one
 // that was ended from outside what a shell would show for the same end.
 func statusOf(x mesh.Exit) int {
-	if x.Code != 0 {
-		if x.Code&0xff == 0 {
-			return exitFailure // the system keeps eight bits, and these would say success
-		}
-		return x.Code & 0xff
-	}
 	switch x.Kind {
-	case mesh.Internal: // it ended by itself
-		return exitOK
 	case mesh.Timeout:
 		return 124 // as timeout(1) says it
 	case mesh.Canceled:
@@ -85,5 +77,11 @@ func statusOf(x mesh.Exit) int {
 	case mesh.OutOfFuel:
 		return 152 // 128 + SIGXCPU
 	}
-	return exitFailure
+	switch {
+	case x.Code == 0 && x.Kind == mesh.Internal: // it ended by itself, and well
+		return exitOK
+	case x.Code&0xff == 0:
+		return exitFailure // the system keeps eight bits, and these would say success
+	}
+	return x.Code & 0xff
 }

@@ -23,7 +23,9 @@ func TestStatusOf(t *testing.T) {
 		{mesh.Exit{Kind: mesh.Trap}, 134},
 		{mesh.Exit{Kind: mesh.Canceled}, 130},
 		{mesh.Exit{Kind: mesh.Overloaded}, 1}, // an end that has no status of its own is still no success
-		{mesh.Exit{Kind: mesh.OutOfMemory, Code: 9}, 9},
+		{mesh.Exit{Kind: mesh.OutOfMemory, Code: 9}, 137},
+		{mesh.Exit{Kind: mesh.Timeout, Code: 137}, 124}, // why it was ended says more than how
+		{mesh.Exit{Kind: mesh.Unavailable, Code: 137}, 137},
 	} {
 		if got := statusOf(c.exit); got != c.want {
 			t.Errorf("statusOf(%+v) = %d, want %d", c.exit, got, c.want)

@@ -122,7 +122,7 @@ func (s *Server) serve(ctx context.Context, st *peernet.Stream, data []byte) err
 	ticket, prior, err := s.cfg.Gate.Admit(ctx, st.Peer(), o)
 	if err != nil {
 		s.refused(st.Peer(), o.Verb.String(), err)
-		answer, sealErr := s.seal(o, nil, err)
+		answer, sealErr := s.seal(o, st.Peer(), nil, err) // who sent it need not be who signed it
 		if sealErr != nil {
 			return sealErr
 		}
@@ -138,7 +138,7 @@ func (s *Server) serve(ctx context.Context, st *peernet.Stream, data []byte) err
 func (s *Server) act(ctx context.Context, st *peernet.Stream, t *admission.Ticket) error {
 	reply, herr := s.handle(ctx, t)
 	if herr == nil {
-		answer, err := s.seal(t.Opened, reply.Body, nil)
+		answer, err := s.seal(t.Opened, t.From, reply.Body, nil)
 		if err != nil {
 			return err
 		}
@@ -167,7 +167,7 @@ func (s *Server) act(ctx context.Context, st *peernet.Stream, t *admission.Ticke
 		}
 	}
 	s.refused(t.From, t.Verb.String(), herr)
-	answer, err := s.seal(t.Opened, nil, herr)
+	answer, err := s.seal(t.Opened, t.From, nil, herr)
 	if err != nil {
 		return err
 	}
@@ -190,8 +190,8 @@ func (s *Server) refused(p mesh.PeerID, what string, err error) {
 	s.cfg.Log.Info("refused a request", "peer", p, "verb", what, "kind", e.Kind, "rule", e.Rule, "reason", e.Error())
 }
 
-func (s *Server) seal(o *wire.Opened, body any, failure error) ([]byte, error) {
-	r := wire.Response{Version: wire.Version, Verb: o.Verb, From: s.cfg.Key.ID, To: o.Signer, Request: o.Digest,
+func (s *Server) seal(o *wire.Opened, to mesh.PeerID, body any, failure error) ([]byte, error) {
+	r := wire.Response{Version: wire.Version, Verb: o.Verb, From: s.cfg.Key.ID, To: to, Request: o.Digest,
 		Time: s.cfg.Gate.Now().UnixMilli()}
 	if failure != nil {
 		r.Error = wire.NewError(failure)
@@ -208,8 +208,8 @@ func (s *Server) seal(o *wire.Opened, body any, failure error) ([]byte, error) {
 // answerUnsigned tells the sender why its bytes were not taken as a request. The
 // answer is signed and bound to those bytes, but carries verb 0.
 func (s *Server) answerUnsigned(st *peernet.Stream, data []byte, why error) error {
-	o := &wire.Opened{Signer: st.Peer(), Digest: digestOf(data)}
-	answer, err := s.seal(o, nil, why)
+	o := &wire.Opened{Digest: digestOf(data)}
+	answer, err := s.seal(o, st.Peer(), nil, why)
 	if err != nil {
 		return err
 	}
