@@ -1,6 +1,7 @@
 package jail
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -45,8 +47,8 @@ var attempts = []struct {
 	{"an internet socket", func() error { return second(unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)) }, unix.EPERM},
 	{"a unix socket", func() error { return second(unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)) }, unix.EPERM},
 	{"a netlink socket", func() error { return second(unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, 0)) }, unix.EPERM},
-	{"a program", func() error { return unix.Exec("/proc/self/exe", []string{"x"}, nil) }, unix.EPERM},
-	{"a process", func() error { return raw(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0) }, unix.EPERM},
+	{"a program", func() error { return unix.Exec("/proc/self/no-such-program", []string{"x"}, nil) }, unix.EPERM},
+	{"a process", fork, unix.EPERM},
 	{"a process, by the newer call", func() error { return raw(unix.SYS_CLONE3, 0, 0, 0) }, unix.ENOSYS},
 	{"tracing", func() error { return raw(unix.SYS_PTRACE, unix.PTRACE_TRACEME, 0, 0) }, unix.EPERM},
 	{"another's memory", func() error { return raw(unix.SYS_PROCESS_VM_READV, 1, 0, 0) }, unix.EPERM},
@@ -102,6 +104,18 @@ func raw(trap, a, b, c uintptr) error {
 
 // ownFile must work.
 const ownFile = "a file of its own"
+
+// fork makes a process, which ends at once.
+func fork() error {
+	pid, _, errno := syscall.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	if pid == 0 {
+		syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+	}
+	return nil
+}
 
 // report is what the confined process found.
 type report struct {
@@ -169,7 +183,10 @@ func tryAll(t *testing.T, as *syscall.Credential, without ...string) {
 		t.Fatal(err)
 	}
 	defer os.Remove(exe)
-	cmd := exec.Command(exe, confinedArg, root)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, exe, confinedArg, root)
+	cmd.WaitDelay = time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
 	cmd.Env = []string{}
 	var out, errs strings.Builder
