@@ -91,9 +91,15 @@ func TestCases(t *testing.T) {
 	for _, off := range []Optimisation{0, AllOptimisations, LocalCounter, DoubleLoop, Potentials, StaticLeaves, SunkEntry, Threading, Unrolling} {
 		metered := mustInstrument(t, code, Options{Disable: off})
 		for _, config := range []wazero.RuntimeConfig{wazero.NewRuntimeConfigCompiler(), wazero.NewRuntimeConfigInterpreter()} {
+			h := newHost(t, config, 1<<40)
+			compiled, err := h.rt.CompileModule(context.Background(), metered)
+			if err != nil {
+				t.Fatal(err)
+			}
 			for _, c := range cases {
-				h := newHost(t, config, 1<<40)
-				if err := h.load(metered, wazero.NewModuleConfig()); err != nil {
+				h.meter = NewMeter(1 << 40)
+				h.mod, err = h.rt.InstantiateModule(context.Background(), compiled, wazero.NewModuleConfig())
+				if err != nil {
 					t.Fatal(err)
 				}
 				var args []uint64
@@ -106,7 +112,7 @@ func TestCases(t *testing.T) {
 				if got := h.used(); got != c.want {
 					t.Errorf("%s(%d) without %#x: %d units, want %d", c.name, c.arg, off, got, c.want)
 				}
-				h.rt.Close(context.Background())
+				h.mod.Close(context.Background())
 			}
 		}
 	}

@@ -21,11 +21,10 @@ type host struct {
 	rt    wazero.Runtime
 	meter *Meter
 	mod   api.Module
+	over  int64    // by how much the budget had been passed when a refill was refused
 	plain bool     // the module is not metered
 	seen  []uint64 // fuel used at each call of env.look
 }
-
-type abort struct{ err error }
 
 func newHost(t testing.TB, config wazero.RuntimeConfig, budget uint64) *host {
 	t.Helper()
@@ -37,6 +36,7 @@ func newHost(t testing.TB, config wazero.RuntimeConfig, budget uint64) *host {
 			g := counterOf(m)
 			v, err := h.meter.Refill(int64(g.Get()))
 			if err != nil {
+				h.over = h.meter.granted - int64(g.Get()) - h.meter.budget
 				panic(err)
 			}
 			g.Set(uint64(v))

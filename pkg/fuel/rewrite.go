@@ -305,23 +305,3 @@ func (e *emitter) brTable(i uint32) {
 		dispatch.wayTo = len(e.ways)
 	}
 }
-
-// dispatchLoop is the loop that the br_table at event i heads, or nil.
-func (e *emitter) dispatchLoop(i uint32) *label {
-	if !e.threading {
-		return nil
-	}
-	for n := len(e.labels) - 1; n > 0; n-- {
-		l := &e.labels[n]
-		if l.op == opLoop {
-			if e.events[l.event].aux == i {
-				return l
-			}
-			return nil
-		}
-		if l.op != opBlock {
-			return nil
-		}
-	}
-	return nil
-}

@@ -165,7 +165,7 @@ func (s *scanner) brTable(pos uint32) error {
 		}
 		s.arrives(fr)
 	}
-	s.dispatch(s.emit(opBrTable, pos, 0), pos)
+	s.dispatch(s.emit(opBrTable, pos, noEvent), pos)
 	return nil
 }
 

@@ -26,7 +26,7 @@ func (s *scanner) dispatch(table *event, pos uint32) {
 		return
 	}
 	s.events[i].aux = uint32(at)
-	table.aux = s.pair.getX
+	table.arg, table.aux = uint32(i), s.pair.getX
 }
 
 // jump notes a br, whose event is the last one, to the label of fr.
@@ -49,6 +49,20 @@ func (s *scanner) arrives(fr *frame) {
 	if fr.op == opLoop && fr.event != noEvent {
 		s.events[fr.event].flags |= flagUnpaired
 	}
+}
+
+// dispatchLoop is the label of the loop that the br_table at event i heads, or nil.
+func (e *emitter) dispatchLoop(i uint32) *label {
+	loop := e.events[i].arg
+	if !e.threading || loop == noEvent {
+		return nil
+	}
+	// Only blocks were opened between the two.
+	place := len(e.labels) - 1 - int(i-loop-1)
+	if l := &e.labels[place]; l.op == opLoop && l.event == loop {
+		return l
+	}
+	return nil
 }
 
 // way is one target of a dispatch table: a label by its place on the stack and
