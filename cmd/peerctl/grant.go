@@ -89,20 +89,22 @@ func completeRights(_ *cobra.Command, _ []string, typed string) ([]cobra.Complet
 	return found, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 }
 
-// describeQuotas is a line about the quotas of a grant that are not zero.
+// describeQuotas is one line of the quotas that its rights make matter; -o json
+// shows all of them.
 func describeQuotas(g control.Grant) string {
 	var parts []string
-	if g.Workloads > 0 {
-		parts = append(parts, plural(g.Workloads, "workload"))
+	if slices.Contains(g.Allow, "deploy") {
+		if g.Workloads > 0 {
+			parts = append(parts, plural(g.Workloads, "workload"))
+		}
+		r := g.Resources
+		r.PIDs, r.Fuel = 0, 0
+		if r := describeResources(r); r != "" {
+			parts = append(parts, r)
+		}
 	}
-	if r := describeResources(g.Resources); r != "" {
-		parts = append(parts, r)
-	}
-	if g.Names > 0 {
+	if slices.Contains(g.Allow, "publish") && g.Names > 0 {
 		parts = append(parts, plural(g.Names, "name"))
-	}
-	if g.Requests > 0 {
-		parts = append(parts, fmt.Sprintf("%d requests/min", g.Requests))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -55,16 +55,20 @@ func Main(args []string, stdout, stderr io.Writer) int {
 }
 
 func versionCommand() *cobra.Command {
-	return &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs,
-		Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(c.OutOrStdout(), "peerd", version, runtime.Version()) }}
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Run: func(c *cobra.Command, _ []string) { fmt.Fprintln(c.OutOrStdout(), "peerd", version, runtime.Version()) },
+	}
 }
 
 const workerName = "wasm-worker"
 
 // workerCommand is what peerd runs itself as, to keep guests out of its process.
 func workerCommand() *cobra.Command {
-	return &cobra.Command{Use: workerName, Hidden: true, Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error { return wasm.WorkerMain(c.Context()) }}
+	return &cobra.Command{
+		Use: workerName, Hidden: true, Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return wasm.WorkerMain(c.Context()) },
+	}
 }
 
 func runCommand(stderr io.Writer) *cobra.Command {

@@ -60,8 +60,10 @@ func DecideRoute(g trust.Grant, held int) Decision {
 		return Decision{Rule: "grant.publish", Reason: "you may not publish names here", Ask: "--allow publish"}
 	}
 	if held+1 > g.Quota.Names {
-		return Decision{Rule: "grant.names", Reason: fmt.Sprintf("%d public names exceed your grant of %d there", held+1, g.Quota.Names),
-			Ask: fmt.Sprintf("--max-names %d", held+1)}
+		return Decision{
+			Rule: "grant.names", Reason: fmt.Sprintf("%d public names exceed your grant of %d there", held+1, g.Quota.Names),
+			Ask: fmt.Sprintf("--max-names %d", held+1),
+		}
 	}
 	return Decision{Allow: true, Rule: "grant.names", Reason: "within the grant"}
 }

@@ -66,8 +66,10 @@ func NewGate(cfg Config) (*Gate, error) {
 	if cfg.MaxNonces == 0 {
 		cfg.MaxNonces = DefaultMaxNonces
 	}
-	g := &Gate{cfg: cfg, incarnation: cfg.Store.Incarnation(), inFlight: map[nonceKey]chan struct{}{},
-		challenges: map[mesh.PeerID]map[string]time.Time{}, limiters: map[mesh.PeerID]*limiter{}}
+	g := &Gate{
+		cfg: cfg, incarnation: cfg.Store.Incarnation(), inFlight: map[nonceKey]chan struct{}{},
+		challenges: map[mesh.PeerID]map[string]time.Time{}, limiters: map[mesh.PeerID]*limiter{},
+	}
 	err := cfg.Store.View(func(tx *store.Tx) error {
 		g.nonces = tx.Count(store.Nonces)
 		if v := tx.Get(store.Meta, keyHigh); len(v) == 8 {

@@ -61,8 +61,10 @@ type bench struct {
 }
 
 func newBench(t testing.TB) *bench {
-	b := &bench{t: t, path: filepath.Join(t.TempDir(), store.FileName), clock: newClock(), trust: list{},
-		self: peerID(t, 1), alice: peerID(t, 2), bob: peerID(t, 3)}
+	b := &bench{
+		t: t, path: filepath.Join(t.TempDir(), store.FileName), clock: newClock(), trust: list{},
+		self: peerID(t, 1), alice: peerID(t, 2), bob: peerID(t, 3),
+	}
 	for _, p := range []mesh.PeerID{b.alice, b.bob} {
 		b.trust[p] = trust.Grant{Peer: p, Allow: trust.Deploy, Quota: trust.Quota{Requests: 1 << 20}}
 	}
@@ -93,9 +95,11 @@ func (b *bench) restart() {
 func (b *bench) request(from mesh.PeerID) *wire.Opened {
 	n := wire.NewNonce()
 	now := b.clock.now()
-	return &wire.Opened{Signer: from, Digest: sha256.Sum256(n[:]), Request: wire.Request{Version: 1, Verb: wire.VerbDeploy,
+	return &wire.Opened{Signer: from, Digest: sha256.Sum256(n[:]), Request: wire.Request{
+		Version: 1, Verb: wire.VerbDeploy,
 		From: from, To: b.self, Incarnation: b.store.Incarnation(), Nonce: n,
-		Issued: now.UnixMilli(), Expires: now.Add(wire.Lifetime).UnixMilli()}}
+		Issued: now.UnixMilli(), Expires: now.Add(wire.Lifetime).UnixMilli(),
+	}}
 }
 
 func (b *bench) mustAdmit(o *wire.Opened) *Ticket {

@@ -30,8 +30,10 @@ func (a *api) Whoami(context.Context) (control.Whoami, error) {
 
 func (a *api) Status(ctx context.Context) (control.Status, error) {
 	who, err := a.Whoami(ctx)
-	s := control.Status{Whoami: who, Uptime: a.m.Now().Sub(a.m.Started),
-		Runtimes: []control.Runtime{}, Routes: []control.Route{}, Tunnels: []control.Tunnel{}, Warnings: []string{}}
+	s := control.Status{
+		Whoami: who, Uptime: a.m.Now().Sub(a.m.Started),
+		Runtimes: []control.Runtime{}, Routes: []control.Route{}, Tunnels: []control.Tunnel{}, Warnings: []string{},
+	}
 	for _, g := range a.m.Trust.All() {
 		s.Peers++
 		if _, up := a.m.Net.Connected(g.Peer); up {

@@ -54,9 +54,11 @@ func (a *api) UploadModule(ctx context.Context, r io.Reader) (control.Module, er
 
 func (a *api) show(v wire.View, at mesh.PeerID, full bool) control.Workload {
 	w := v.Workload
-	out := control.Workload{ID: w.ID, Name: w.Spec.Name, Peer: a.n.m.Trust.Name(at), PeerID: at,
+	out := control.Workload{
+		ID: w.ID, Name: w.Spec.Name, Peer: a.n.m.Trust.Name(at), PeerID: at,
 		Owner: a.n.m.Trust.Name(w.Owner), OwnerID: w.Owner, Kind: w.Spec.Runtime, Shape: w.Spec.Shape,
-		Image: w.Spec.Image, State: v.Status.State, URL: v.Status.URL, Status: v.Status, Created: w.Created}
+		Image: w.Spec.Image, State: v.Status.State, URL: v.Status.URL, Status: v.Status, Created: w.Created,
+	}
 	if full {
 		out.Spec = &w.Spec
 	}

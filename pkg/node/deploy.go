@@ -53,8 +53,10 @@ func (a *api) accept(ctx context.Context, p mesh.PeerID, spec mesh.Spec, progres
 		return wire.View{}, err
 	}
 	now := n.m.Now().UTC()
-	v := wire.View{Workload: mesh.Workload{ID: ok.Workload, Owner: n.m.Key.ID, Spec: ok.Spec, Created: now},
-		Status: mesh.Status{State: mesh.Pending, Since: now}}
+	v := wire.View{
+		Workload: mesh.Workload{ID: ok.Workload, Owner: n.m.Key.ID, Spec: ok.Spec, Created: now},
+		Status:   mesh.Status{State: mesh.Pending, Since: now},
+	}
 	return v, n.remember(ctx, p, v)
 }
 

@@ -49,8 +49,10 @@ type link struct {
 }
 
 func newGateways(n *Node) *gateways {
-	return &gateways{n: n, wake: make(chan struct{}, 1), links: map[mesh.PeerID]*link{},
-		urls: map[mesh.WorkloadID]publication{}, news: make(chan struct{})}
+	return &gateways{
+		n: n, wake: make(chan struct{}, 1), links: map[mesh.PeerID]*link{},
+		urls: map[mesh.WorkloadID]publication{}, news: make(chan struct{}),
+	}
 }
 
 func signal(c chan struct{}) {

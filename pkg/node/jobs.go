@@ -79,11 +79,13 @@ func (n *Node) onRun(ctx context.Context, c *request.Call) (request.Reply, error
 	if err != nil {
 		return request.Reply{}, err
 	}
-	return request.Reply{Body: wire.Accepted{Workload: w.ID, Spec: w.Spec}, Commit: commit, Cancel: release,
+	return request.Reply{
+		Body: wire.Accepted{Workload: w.ID, Spec: w.Spec}, Commit: commit, Cancel: release,
 		Stream: func(ctx context.Context, s *peernet.Stream) error {
 			defer release()
 			return n.serveJob(ctx, s, w)
-		}}, nil
+		},
+	}, nil
 }
 
 // serveJob runs a job with its streams as frames on s.

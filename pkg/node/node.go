@@ -77,8 +77,10 @@ func New(cfg Config) (*Node, error) {
 		drivers[kind] = r.Driver
 	}
 	n.gateways = newGateways(n)
-	n.sup = supervisor.New(supervisor.Config{Store: n.m.Store, Drivers: drivers, Log: n.log, Now: n.m.Now,
-		OnStatus: func(mesh.WorkloadID, mesh.Status) { n.gateways.poke() }})
+	n.sup = supervisor.New(supervisor.Config{
+		Store: n.m.Store, Drivers: drivers, Log: n.log, Now: n.m.Now,
+		OnStatus: func(mesh.WorkloadID, mesh.Status) { n.gateways.poke() },
+	})
 	n.m.OnTrust(n.gateways.poke)
 	n.m.OnPeer(n.gateways.peerChanged)
 	var err error

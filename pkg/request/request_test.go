@@ -139,8 +139,10 @@ func TestSameBytesRunOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Now()
-	data, err := wire.SealRequest(client.key.Private, wire.Request{Version: wire.Version, Verb: wire.VerbDeploy, From: client.key.ID,
-		To: server.key.ID, Incarnation: h.Incarnation, Nonce: wire.NewNonce(), Issued: now.UnixMilli(), Expires: now.Add(time.Minute).UnixMilli(), Body: body})
+	data, err := wire.SealRequest(client.key.Private, wire.Request{
+		Version: wire.Version, Verb: wire.VerbDeploy, From: client.key.ID,
+		To: server.key.ID, Incarnation: h.Incarnation, Nonce: wire.NewNonce(), Issued: now.UnixMilli(), Expires: now.Add(time.Minute).UnixMilli(), Body: body,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -136,8 +136,10 @@ func (s *Supervisor) keep(id mesh.WorkloadID, runtime mesh.Runtime, t driver.Tas
 	if s.ctx == nil || d == nil || s.keepers[id] != nil {
 		return
 	}
-	k := &keeper{sup: s, id: id, driver: d, kick: make(chan struct{}, 1), changed: make(chan struct{}),
-		task: t, status: mesh.Status{State: mesh.Pending, Since: s.cfg.Now()}}
+	k := &keeper{
+		sup: s, id: id, driver: d, kick: make(chan struct{}, 1), changed: make(chan struct{}),
+		task: t, status: mesh.Status{State: mesh.Pending, Since: s.cfg.Now()},
+	}
 	s.keepers[id] = k
 	ctx := s.ctx
 	s.wg.Go(func() {

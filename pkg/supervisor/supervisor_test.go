@@ -149,8 +149,10 @@ type life struct {
 
 func live(t *testing.T, st *store.Store, w *world) *life {
 	t.Helper()
-	s := New(Config{Store: st, Drivers: map[mesh.Runtime]driver.Driver{mesh.Container: w},
-		Log: slog.New(slog.DiscardHandler), Now: time.Now, Ready: 300 * time.Millisecond})
+	s := New(Config{
+		Store: st, Drivers: map[mesh.Runtime]driver.Driver{mesh.Container: w},
+		Log: slog.New(slog.DiscardHandler), Now: time.Now, Ready: 300 * time.Millisecond,
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
@@ -183,8 +185,10 @@ const id mesh.WorkloadID = "aaaaaaaaaaaaaaaa"
 var me = peer.ID("\x00\x24\x08\x01\x12\x20" + strings.Repeat("k", 32))
 
 func record(restart mesh.Restart) Record {
-	return Record{Desired: Run, Workload: mesh.Workload{ID: id, Owner: me,
-		Spec: mesh.Spec{Name: "w", Runtime: mesh.Container, Image: "i", Port: 80, Restart: restart}.WithDefaults()}}
+	return Record{Desired: Run, Workload: mesh.Workload{
+		ID: id, Owner: me,
+		Spec: mesh.Spec{Name: "w", Runtime: mesh.Container, Image: "i", Port: 80, Restart: restart}.WithDefaults(),
+	}}
 }
 
 func put(t *testing.T, st *store.Store, r Record) {
@@ -312,9 +316,12 @@ func TestRestartPolicies(t *testing.T) {
 		code   int
 		again  bool
 	}{
-		{mesh.RestartNo, 1, false}, {mesh.RestartNo, 0, false},
-		{mesh.RestartOnFailure, 0, false}, {mesh.RestartOnFailure, 1, true},
-		{mesh.RestartAlways, 0, true}, {mesh.RestartAlways, 2, true},
+		{mesh.RestartNo, 1, false},
+		{mesh.RestartNo, 0, false},
+		{mesh.RestartOnFailure, 0, false},
+		{mesh.RestartOnFailure, 1, true},
+		{mesh.RestartAlways, 0, true},
+		{mesh.RestartAlways, 2, true},
 	} {
 		st, w := openStore(t), newWorld()
 		put(t, st, record(c.policy))

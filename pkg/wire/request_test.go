@@ -73,9 +73,11 @@ func TestVectors(t *testing.T) {
 				t.Errorf("%s: %v", v.name, err)
 				continue
 			}
-			want := Request{Version: 1, Verb: VerbStop, From: idA, To: idB, Issued: 1767225600000, Expires: 1767225900000,
+			want := Request{
+				Version: 1, Verb: VerbStop, From: idA, To: idB, Issued: 1767225600000, Expires: 1767225900000,
 				Incarnation: Incarnation(bytes.Repeat([]byte{0x55}, 16)), Nonce: Nonce(bytes.Repeat([]byte{0x66}, 16)),
-				Body: append([]byte{0xa1, 0x01, 0x70}, bytes.Repeat([]byte{'a'}, 16)...)}
+				Body: append([]byte{0xa1, 0x01, 0x70}, bytes.Repeat([]byte{'a'}, 16)...),
+			}
 			if !reflect.DeepEqual(o.Request, want) || o.Signer != idA {
 				t.Errorf("%s: opened as %+v by %s, want %+v by %s", v.name, o.Request, o.Signer, want, idA)
 			}

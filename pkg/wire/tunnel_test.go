@@ -55,8 +55,11 @@ func TestTunnelHeaderRefuses(t *testing.T) {
 		}
 	}
 	for _, h := range []TunnelHeader{
-		{}, {Workload: "abcdefghijklmn23"}, {Label: "a"},
-		{Workload: "abcdefghijklmn23", Label: strings.Repeat("a", 64)}, {Workload: "abcdefghijklmn2", Label: "a"},
+		{},
+		{Workload: "abcdefghijklmn23"},
+		{Label: "a"},
+		{Workload: "abcdefghijklmn23", Label: strings.Repeat("a", 64)},
+		{Workload: "abcdefghijklmn2", Label: "a"},
 	} {
 		if _, err := h.Append(nil); err == nil {
 			t.Errorf("%+v was encoded", h)

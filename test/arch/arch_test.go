@@ -227,8 +227,10 @@ func reach(t *testing.T, start string) map[string]bool {
 func TestWhatProgramsReach(t *testing.T) {
 	for program, never := range map[string][]string{
 		"cmd/peergate": {"github.com/tetratelabs/wazero", "github.com/docker/docker", module + "/pkg/driver"},
-		"cmd/peerctl": {"github.com/tetratelabs/wazero", "github.com/docker/docker", "github.com/libp2p/go-libp2p/p2p",
-			"github.com/libp2p/go-libp2p/core/host", "github.com/libp2p/go-libp2p/core/crypto", module + "/pkg/peernet", module + "/pkg/identity"},
+		"cmd/peerctl": {
+			"github.com/tetratelabs/wazero", "github.com/docker/docker", "github.com/libp2p/go-libp2p/p2p",
+			"github.com/libp2p/go-libp2p/core/host", "github.com/libp2p/go-libp2p/core/crypto", module + "/pkg/peernet", module + "/pkg/identity",
+		},
 	} {
 		reached := reach(t, module+"/"+program)
 		if len(reached) < 10 {
@@ -249,8 +251,10 @@ func TestWhatProgramsReach(t *testing.T) {
 
 // The top level is fixed.
 func TestTopLevel(t *testing.T) {
-	allowed := []string{"cmd", "pkg", "gateway", "seccomp", "configs", "test", "examples", "docs", "bin", "out",
-		"go.mod", "go.sum", "Makefile", "THREAT_MODEL.md", "README.md", "LICENSE"}
+	allowed := []string{
+		"cmd", "pkg", "gateway", "seccomp", "configs", "test", "examples", "docs", "bin", "out",
+		"go.mod", "go.sum", "Makefile", "THREAT_MODEL.md", "README.md", "LICENSE",
+	}
 	entries, err := os.ReadDir("../..")
 	if err != nil {
 		t.Fatal(err)

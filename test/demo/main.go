@@ -287,7 +287,8 @@ func get(ctx context.Context, public, url string) error {
 	c := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
 			return d.DialContext(ctx, network, public)
-		}}}
+		},
+	}}
 	defer c.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
 	if err != nil {

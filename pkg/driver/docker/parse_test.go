@@ -45,8 +45,10 @@ func TestParseRef(t *testing.T) {
 		}
 	}
 	// The engine's client puts the text into a URL's path.
-	for _, bad := range []string{"", "../containers/x", "a/../../b", "a?b", "a b", "a#b", "A/B", "/etc/passwd", "x\n", "a%2f..",
-		strings.Repeat("a", 64)} {
+	for _, bad := range []string{
+		"", "../containers/x", "a/../../b", "a?b", "a b", "a#b", "A/B", "/etc/passwd", "x\n", "a%2f..",
+		strings.Repeat("a", 64),
+	} {
 		if got, err := parseRef(bad); mesh.KindOf(errOr(err)) != mesh.Invalid {
 			t.Errorf("%q: got %+v, %v", bad, got, err)
 		}
