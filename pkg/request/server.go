@@ -191,8 +191,10 @@ func (s *Server) refused(p mesh.PeerID, what string, err error) {
 }
 
 func (s *Server) seal(o *wire.Opened, to mesh.PeerID, body any, failure error) ([]byte, error) {
-	r := wire.Response{Version: wire.Version, Verb: o.Verb, From: s.cfg.Key.ID, To: to, Request: o.Digest,
-		Time: s.cfg.Gate.Now().UnixMilli()}
+	r := wire.Response{
+		Version: wire.Version, Verb: o.Verb, From: s.cfg.Key.ID, To: to, Request: o.Digest,
+		Time: s.cfg.Gate.Now().UnixMilli(),
+	}
 	if failure != nil {
 		r.Error = wire.NewError(failure)
 	} else if body != nil {

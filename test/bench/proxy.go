@@ -1,0 +1,271 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Who is measured in section a.
+const (
+	direct    = "direct"
+	tunnelled = "gateway"
+	contained = "container"
+	nginx     = "nginx"
+)
+
+// proxyLoad is one row: so many connections that ask for so much.
+type proxyLoad struct {
+	conns int
+	large bool
+}
+
+func (l proxyLoad) String() string {
+	body := "100 B"
+	if l.large {
+		body = "1 MiB"
+	}
+	return fmt.Sprintf("%d × %s", l.conns, body)
+}
+
+const largePath = "/download?bytes=1048576"
+
+func (l proxyLoad) path() string {
+	if l.large {
+		return largePath
+	}
+	return "/"
+}
+
+// subject is a way to a workload.
+type subject struct {
+	who string
+	target
+}
+
+// measureProxy compares the ways to one process, the example's server: its own
+// address, the gateway and the tunnel, and nginx as a plain local proxy; beside
+// them the same program as a container, deployed and published by the product.
+func measureProxy(ctx context.Context, b *bench, out *Section) error {
+	hello, bare, err := proxySubjects(ctx, b, out)
+	if err != nil {
+		return err
+	}
+	d, rounds := 2*time.Second, b.rounds(5)
+	if b.quick {
+		d = time.Second
+	}
+	for _, l := range []proxyLoad{{1, false}, {16, false}, {64, false}, {1, true}, {16, true}, {64, true}} {
+		if err := measureLoad(ctx, out, hello, l, rounds, d, ""); err != nil {
+			return err
+		}
+	}
+	for _, l := range []proxyLoad{{1, false}, {64, false}} {
+		if err := measureLoad(ctx, out, bare, l, rounds, d, ", bare server"); err != nil {
+			return err
+		}
+	}
+	if hasWrk() {
+		out.Notes = append(out.Notes, "load of several connections by wrk, of one by the bench itself")
+	} else {
+		out.Notes = append(out.Notes, "wrk is not installed: all load by the bench itself, which takes more of the processor")
+	}
+	out.Notes = append(out.Notes, "client, proxy, peer and workload share the same cores; the bare server does nothing but answer, so it shows the whole cost of the way to it")
+	return measureBesideBulk(ctx, out, hello, rounds, d)
+}
+
+// measureLoad adds the rows of one load.
+func measureLoad(ctx context.Context, out *Section, all []subject, l proxyLoad, rounds int, d time.Duration, what string) error {
+	var rate, half, most series
+	for round := range rounds {
+		for _, s := range rotate(all, round) {
+			got, err := generate(ctx, s.target, l.path(), l.conns, d)
+			if err != nil {
+				return fmt.Errorf("%s, %s: %w", s.who, l, err)
+			}
+			note("    %s%s %-9s %8.0f req/s  p50 %.3f ms", l, what, s.who, got.rate(), milliseconds(got.p50))
+			if l.large {
+				rate.add(s.who, got.gigabytes())
+			} else {
+				rate.add(s.who, got.rate())
+			}
+			half.add(s.who, milliseconds(got.p50))
+			most.add(s.who, milliseconds(got.p99))
+		}
+	}
+	order := subjects(all)
+	unit := "req/s"
+	if l.large {
+		unit = "GB/s"
+	}
+	row := rate.row(l.String()+what, unit, order...)
+	switch {
+	case l == proxyLoad{64, false}:
+		row = row.want(tunnelled, "≥ 0.15 of direct", func(c Cell) bool { return c.Ratio >= 0.15 })
+	case l == proxyLoad{64, true}:
+		row = row.want(tunnelled, "≥ 0.6 GB/s", func(c Cell) bool { return c.Median >= 0.6 })
+	}
+	out.Rows = append(out.Rows, row)
+	if l.conns == 1 && !l.large {
+		row := half.row(l.String()+what+", p50", "ms", order...).want(tunnelled, "≤ 0.14 ms", func(c Cell) bool { return c.Median <= 0.14 })
+		out.Rows = append(out.Rows, row, most.row(l.String()+what+", p99", "ms", order...))
+	}
+	return nil
+}
+
+// measureBesideBulk times small requests on one connection while eight others
+// download without end.
+func measureBesideBulk(ctx context.Context, out *Section, all []subject, rounds int, d time.Duration) error {
+	const bulk = 8
+	var half, most series
+	for round := range rounds {
+		for _, s := range rotate(all, round) {
+			got, err := besideBulk(ctx, s.target, bulk, d)
+			if err != nil {
+				return fmt.Errorf("%s beside bulk: %w", s.who, err)
+			}
+			note("    beside bulk %-9s p50 %.2f ms p99 %.2f ms", s.who, milliseconds(got.p50), milliseconds(got.p99))
+			half.add(s.who, milliseconds(got.p50))
+			most.add(s.who, milliseconds(got.p99))
+		}
+	}
+	name := fmt.Sprintf("100 B beside %d downloads", bulk)
+	out.Rows = append(out.Rows,
+		half.row(name+", p50", "ms", subjects(all)...).want(tunnelled, "< 5 ms", func(c Cell) bool { return c.Median < 5 }),
+		most.row(name+", p99", "ms", subjects(all)...).want(tunnelled, "< 100 ms", func(c Cell) bool { return c.Median < 100 }))
+	return nil
+}
+
+func besideBulk(ctx context.Context, t target, bulk int, d time.Duration) (sample, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	for range bulk {
+		c, err := dial(ctx, t, "/download?bytes=16000000000")
+		if err != nil {
+			return sample{}, err
+		}
+		wg.Go(func() {
+			defer c.close()
+			defer context.AfterFunc(ctx, c.close)()
+			_, _ = c.get() // it never gets to the end: it is hung up on
+		})
+	}
+	return generateHere(ctx, t, "/", 1, d)
+}
+
+// rotate lets another one begin each round.
+func rotate(all []subject, round int) []subject {
+	n := round % len(all)
+	return slices.Concat(all[n:], all[:n])
+}
+
+func subjects(all []subject) []string {
+	var out []string
+	for _, s := range all {
+		out = append(out, s.who)
+	}
+	return out
+}
+
+// proxySubjects starts the servers and the ways to them.
+func proxySubjects(ctx context.Context, b *bench, out *Section) (hello, bare []subject, err error) {
+	program, err := b.compile(ctx, "hello-container", "hello")
+	if err != nil {
+		return nil, nil, err
+	}
+	var ports [2]string
+	for i := range ports {
+		if ports[i], err = b.port(); err != nil {
+			return nil, nil, err
+		}
+	}
+	server, simple := "127.0.0.1:"+ports[0], "127.0.0.1:"+ports[1]
+	if _, err := b.start("hello-server", exec.Command(program, "-listen", server, "-name", helloName)); err != nil {
+		return nil, nil, err
+	}
+	p, err := b.play(roleBare, simple)
+	if err != nil {
+		return nil, nil, err
+	}
+	if _, err := p.line(); err != nil {
+		return nil, nil, err
+	}
+	hello = []subject{{direct, target{server, "hello.localhost"}}}
+	bare = []subject{{direct, target{simple, "bare.localhost"}}}
+	if _, err := firstAnswer(ctx, hello[0].target, "/"); err != nil {
+		return nil, nil, err
+	}
+	t, err := b.product(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	ways, err := b.tunnelTo(ctx, t, server, simple)
+	if err != nil {
+		return nil, nil, err
+	}
+	hello = append(hello, subject{tunnelled, ways[0]})
+	bare = append(bare, subject{tunnelled, ways[1]})
+	if image, err := b.helloImage(ctx); err != nil {
+		out.Notes = append(out.Notes, "without a container: "+err.Error())
+	} else {
+		at, err := t.deploy(ctx, image, "bench-hello", "--port", "8080", "--cpus", fmt.Sprint(runtime.NumCPU()), "--", "-name", helloName)
+		if err != nil {
+			return nil, nil, err
+		}
+		hello = append(hello, subject{contained, at})
+	}
+	proxies, err := b.startNginx(ctx, server, simple)
+	if err != nil {
+		out.Notes = append(out.Notes, "without nginx: "+err.Error())
+		return hello, bare, nil
+	}
+	return append(hello, subject{nginx, proxies[0]}), append(bare, subject{nginx, proxies[1]}), nil
+}
+
+// helloName makes the example's answer to GET / 100 bytes long.
+var helloName = strings.Repeat("x", 100-len("hello from : GET /\n"))
+
+// tunnelTo starts the stand-in peer and has the gateway trust it.
+func (b *bench) tunnelTo(ctx context.Context, t *trio, addrs ...string) ([]target, error) {
+	home := filepath.Join(b.dir, rolePeer)
+	if err := os.Mkdir(home, 0o700); err != nil {
+		return nil, err
+	}
+	p, err := b.play(rolePeer, append([]string{home, t.gw.addr}, addrs...)...)
+	if err != nil {
+		return nil, err
+	}
+	id, err := p.line()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := t.ctl(ctx, t.gw, "peers", "add", id, "--name", "standin", "--allow", "publish", "--max-names", "10", "--requests", "1000/min"); err != nil {
+		return nil, err
+	}
+	if _, err := fmt.Fprintln(p.in, "trusted"); err != nil {
+		return nil, err
+	}
+	var out []target
+	for range addrs {
+		s, err := p.line()
+		if err != nil {
+			return nil, err
+		}
+		u, err := url.Parse(s)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, target{t.public, u.Host})
+	}
+	return out, nil
+}
