@@ -35,6 +35,7 @@ type Limits struct {
 	Module       int64         `json:"module"`        // bytes of one module; 0 = 64 MiB
 	Compile      time.Duration `json:"compile"`       // to compile one module, ns; 0 = 60 s
 	Concurrency  int           `json:"concurrency"`   // instances of one service at a time; 0 = 16
+	Connections  int           `json:"connections"`   // open to all services of one peer; 0 = 1024
 	Queue        int           `json:"queue"`         // requests that wait for an instance; 0 = 128
 	QueueWait    time.Duration `json:"queue_wait"`    // how long, ns; 0 = 10 s
 	Idle         time.Duration `json:"idle"`          // a worker without work is ended after, ns; 0 = 30 s
@@ -49,6 +50,7 @@ func (l Limits) withDefaults() Limits {
 	or(&l.Module, 64<<20)
 	or(&l.Compile, time.Minute)
 	or(&l.Concurrency, 16)
+	or(&l.Connections, 1024)
 	or(&l.Queue, 128)
 	or(&l.QueueWait, 10*time.Second)
 	or(&l.Idle, 30*time.Second)
@@ -79,7 +81,7 @@ func (c Config) validate() error {
 		errs = append(errs, errors.New("no log"))
 	}
 	l := c.Limits
-	if l.WorkerMemory < 0 || l.WorkerCache < 0 || l.Module < 0 || l.Compile < 0 || l.Concurrency < 0 || l.Queue < 0 ||
+	if l.WorkerMemory < 0 || l.WorkerCache < 0 || l.Module < 0 || l.Compile < 0 || l.Concurrency < 0 || l.Connections < 0 || l.Queue < 0 ||
 		l.QueueWait < 0 || l.Idle < 0 || l.Unresponsive < 0 || l.Log < 0 || l.LogRate < 0 {
 		errs = append(errs, errors.New("a limit is negative"))
 	}

@@ -210,14 +210,16 @@ func (d *Driver) Remove(ctx context.Context, id mesh.WorkloadID) error {
 // Logs implements driver.Driver.
 func (d *Driver) Logs(ctx context.Context, id mesh.WorkloadID, o driver.LogOptions) (io.ReadCloser, error) {
 	var live *logfile.Log
-	if o.Follow {
-		d.mu.Lock()
-		if t := d.tasks[id]; t != nil {
-			live = t.log
-		}
-		d.mu.Unlock()
+	d.mu.Lock()
+	if t := d.tasks[id]; t != nil {
+		live = t.log
 	}
-	r, err := logfile.Read(ctx, d.logPath(id), o.Tail, live)
+	d.mu.Unlock()
+	read := logfile.Read
+	if o.Follow && live != nil {
+		read = logfile.Follow
+	}
+	r, err := read(ctx, d.logPath(id), o.Tail, live)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, mesh.Errorf(mesh.NotFound, "workload %s has no log here", id)
 	}

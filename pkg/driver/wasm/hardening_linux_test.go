@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/testkit"
 )
@@ -54,6 +56,9 @@ func TestWorkerIsConfined(t *testing.T) {
 			t.Errorf("%s: NoNewPrivs %s, Seccomp %s", path, s["NoNewPrivs"], s["Seccomp"])
 		}
 	}
+	if prio, err := unix.Getpriority(unix.PRIO_PROCESS, task.p.cmd.Process.Pid); err != nil || 20-prio < 5 {
+		t.Errorf("its niceness is %d, %v", 20-prio, err)
+	}
 	t.Run("as another user", func(t *testing.T) {
 		testkit.Need(t, "root")
 		s := status(t, proc+"/status")
@@ -73,7 +78,7 @@ func TestWorkerIsConfined(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, want := range []string{"Max core file size 0 0", "Max open files 4096 4096"} {
+		for _, want := range []string{"Max core file size 0 0", "Max open files 3072 3072"} {
 			if !strings.Contains(strings.Join(strings.Fields(string(limits)), " "), want) {
 				t.Errorf("no %q in\n%s", want, limits)
 			}

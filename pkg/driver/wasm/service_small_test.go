@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -307,4 +308,39 @@ func TestConnectionIsReused(t *testing.T) {
 			t.Errorf("got %q, %v", &b, err)
 		}
 	}
+}
+
+func TestTooManyConnectionsAreClosed(t *testing.T) {
+	r := newRig(t, Limits{Connections: 4})
+	task := r.start(r.workload(r.shelf.bytes(sayModule(plain+"hello")), mesh.HTTP, nil))
+	var open []io.Closer
+	for range 4 {
+		c, err := task.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, c)
+	}
+	over, err := task.Dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer over.Close()
+	if err := over.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := over.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a fifth connection: got %d, %v", n, err)
+	}
+	for _, c := range open {
+		c.Close()
+	}
+	eventually(t, 10*time.Second, "there is room again", func() bool {
+		res, err := task.client().Get("http://app/")
+		if err != nil {
+			return false
+		}
+		res.Body.Close()
+		return res.StatusCode == 200
+	})
 }

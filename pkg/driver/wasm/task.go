@@ -254,9 +254,8 @@ func pump(ctx context.Context, log io.Writer, from io.Reader, bytesPerSecond int
 		n, err := from.Read(buf)
 		if n > 0 {
 			_ = limit.WaitN(ctx, n) // an error means that there is no more limit
-			if _, err := log.Write(buf[:n]); err != nil {
-				return // the disk is full: the guest's lines are lost, and said to be
-			}
+			// A full disk costs lines, and must not hold up the guest.
+			_, _ = log.Write(buf[:n])
 		}
 		if err != nil {
 			return

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"peercompute/pkg/driver/wasm/internal/jail"
@@ -55,6 +58,7 @@ type worker struct {
 	limits  Limits
 	modules *modules
 	shared  *budget
+	conns   atomic.Int64 // open to services
 
 	mu   sync.Mutex
 	runs map[uint64]run
@@ -84,7 +88,7 @@ func (w *worker) begin() error {
 	// The compiler's and our own heap stays well below what the guests leave over;
 	// guests' memory is outside it.
 	debug.SetMemoryLimit(w.limits.WorkerMemory / 2)
-	held, err := jail.Confine(jail.Config{Root: h.Root, UID: h.UID, Files: 4096})
+	held, err := jail.Confine(jail.Config{Root: h.Root, UID: h.UID, Files: uint64(w.limits.Connections) + 4*maxCalls})
 	if err != nil {
 		return w.link.write(frame{kind: replyFail, call: f.call, payload: encodeError(err)})
 	}
@@ -212,6 +216,11 @@ func (w *worker) serve(c guestCall, code, log *os.File) (any, error) {
 		return nil, err
 	}
 	s := newService(c, w.limits, m, w.shared, &lineLog{c: to})
+	s.http.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			w.conns.Add(-1)
+		}
+	}
 	if err := w.add(c.Run, s); err != nil {
 		s.log.close()
 		w.modules.release(context.Background(), m)
@@ -253,8 +262,9 @@ func (w *worker) job(c guestCall, files []*os.File) (any, error) {
 	return j.attached(m, first, errs), nil
 }
 
-// connect hands a connection to a service. One that is not there, or has too much
-// to do to take it, closes it.
+// connect hands a connection to a service. It is closed if the service is not
+// there, or if there are too many: a worker that ran out of file descriptors
+// could take no calls.
 func (w *worker) connect(f frame) {
 	defer func() { closeAll(f.files) }()
 	var c runCall
@@ -273,7 +283,8 @@ func (w *worker) connect(f frame) {
 	if err != nil {
 		return
 	}
-	if !s.conns.give(conn) {
+	if w.conns.Add(1) > int64(w.limits.Connections) || !s.conns.give(conn) {
+		w.conns.Add(-1)
 		conn.Close()
 	}
 }

@@ -12,13 +12,16 @@ import (
 // RestrictThread takes from the calling thread, and from what it starts, all files
 // but those that a worker needs: its own below root, and for reading what the
 // program at exe is made of. On newer kernels TCP, abstract sockets and signals to
-// others go as well. It cannot be undone: the caller has locked the thread to its
+// others go as well. It also gives way to the rest of the machine. It cannot be undone: the caller has locked the thread to its
 // goroutine, and lets the thread end with it.
 //
 // It is done before the program starts, and not by the program, because it holds
 // for one thread, and a Go program has several before its first line runs.
 func RestrictThread(root, exe string) (Applied, error) {
 	var a Applied
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, niceness); err != nil { // of this thread
+		return a, fmt.Errorf("cannot lower the priority: %w", err)
+	}
 	abi, err := landlockABI()
 	if err != nil {
 		a.missing(landlockWhat, err)
@@ -64,6 +67,9 @@ func RestrictThread(root, exe string) (Applied, error) {
 	a.held(landlockWhat)
 	return a, nil
 }
+
+// niceness keeps guests that compute from making peerd slow to answer.
+const niceness = 5
 
 const landlockWhat = "no files but its own (Landlock)"
 

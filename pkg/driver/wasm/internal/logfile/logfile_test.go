@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func open(t *testing.T, size int64) (*Log, string) {
+func openLog(t *testing.T, size int64) (*Log, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "a.log")
 	l, err := Open(path, size)
@@ -52,7 +52,7 @@ func read(t *testing.T, path string, tail int, live *Log) string {
 }
 
 func TestLogStaysSmall(t *testing.T) {
-	l, path := open(t, 900) // 100 lines of 9 bytes
+	l, path := openLog(t, 900) // 100 lines of 9 bytes
 	for i := 1; i <= 350; i++ {
 		if n, err := io.WriteString(l, lines(i, i)); n != 9 || err != nil {
 			t.Fatal(n, err)
@@ -75,7 +75,7 @@ func TestLogStaysSmall(t *testing.T) {
 }
 
 func TestTail(t *testing.T) {
-	l, path := open(t, 900)
+	l, path := openLog(t, 900)
 	io.WriteString(l, lines(1, 100))
 	io.WriteString(l, lines(101, 150))
 	for n, want := range map[int]string{1: lines(150, 150), 50: lines(101, 150), 51: lines(100, 150), 120: lines(31, 150), 150: lines(1, 150), 999: lines(1, 150), 0: lines(1, 150)} {
@@ -93,7 +93,7 @@ func TestTail(t *testing.T) {
 }
 
 func TestLogGoesOn(t *testing.T) {
-	l, path := open(t, 900)
+	l, path := openLog(t, 900)
 	io.WriteString(l, lines(1, 2))
 	l.Close()
 	if _, err := l.Write([]byte("x")); !errors.Is(err, fs.ErrClosed) {
@@ -111,10 +111,10 @@ func TestLogGoesOn(t *testing.T) {
 }
 
 func TestFollow(t *testing.T) {
-	l, path := open(t, 900)
+	l, path := openLog(t, 900)
 	io.WriteString(l, lines(1, 10))
 	got := make(chan string, 1)
-	r, err := Read(t.Context(), path, 5, l)
+	r, err := Follow(t.Context(), path, 5, l)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,10 +136,10 @@ func TestFollow(t *testing.T) {
 }
 
 func TestFollowEndsWithItsContext(t *testing.T) {
-	l, path := open(t, 900)
+	l, path := openLog(t, 900)
 	io.WriteString(l, lines(1, 1))
 	ctx, cancel := context.WithCancel(t.Context())
-	r, err := Read(ctx, path, 0, l)
+	r, err := Follow(ctx, path, 0, l)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +151,7 @@ func TestFollowEndsWithItsContext(t *testing.T) {
 }
 
 func TestRemove(t *testing.T) {
-	l, path := open(t, 9)
+	l, path := openLog(t, 9)
 	io.WriteString(l, lines(1, 1))
 	io.WriteString(l, lines(2, 2))
 	l.Close()

@@ -11,10 +11,19 @@ import (
 )
 
 // Read opens the log at path for reading, from its last tail lines (0 = all that
-// is kept). With a live log it follows until the log or ctx ends; live may be nil.
-// It fails with fs.ErrNotExist if there is no log.
+// is kept). live is the Log that is being written there, or nil. Read fails with
+// fs.ErrNotExist if there is no log.
 func Read(ctx context.Context, path string, tail int, live *Log) (io.ReadCloser, error) {
-	r := &reader{ctx: ctx, path: path, live: live}
+	return open(&reader{ctx: ctx, path: path}, tail, live)
+}
+
+// Follow is Read, but goes on with what is written, until live or ctx ends.
+func Follow(ctx context.Context, path string, tail int, live *Log) (io.ReadCloser, error) {
+	return open(&reader{ctx: ctx, path: path, live: live}, tail, live)
+}
+
+func open(r *reader, tail int, live *Log) (io.ReadCloser, error) {
+	path := r.path
 	if live != nil {
 		// Held while both files are opened, so that no turn-over comes between.
 		live.mu.Lock()
