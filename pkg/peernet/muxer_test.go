@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -19,6 +20,7 @@ import (
 // sessions makes two ends of one muxed connection over loopback TCP.
 func sessions(t testing.TB) (client, server network.MuxedConn) {
 	t.Helper()
+	before := goleak.IgnoreCurrent()
 	a, b := tcpPair(t)
 	var err error
 	if client, err = newMuxer().NewConn(a, false, nil); err != nil {
@@ -30,7 +32,7 @@ func sessions(t testing.TB) (client, server network.MuxedConn) {
 	t.Cleanup(func() {
 		client.Close()
 		server.Close()
-		goleak.VerifyNone(t)
+		goleak.VerifyNone(t, before)
 	})
 	return client, server
 }
@@ -330,5 +332,48 @@ func TestFlightJudges(t *testing.T) {
 		if got := rated.frame(); got != want {
 			t.Errorf("at %d MiB/s frames carry %d bytes, want %d", rate>>20, got, want)
 		}
+	}
+}
+
+// BenchmarkMuxerRoundTrip asks and answers 300 bytes on one stream, or on 64 at once.
+func BenchmarkMuxerRoundTrip(b *testing.B) {
+	for _, streams := range []int{1, 64} {
+		b.Run(fmt.Sprint(streams), func(b *testing.B) {
+			client, server := sessions(b)
+			serve(server, func(s network.MuxedStream) {
+				defer s.Close()
+				buf := make([]byte, 300)
+				for {
+					if _, err := io.ReadFull(s, buf); err != nil {
+						return
+					}
+					if _, err := s.Write(buf); err != nil {
+						return
+					}
+				}
+			})
+			var wg sync.WaitGroup
+			for range streams {
+				s, err := client.OpenStream(context.Background())
+				if err != nil {
+					b.Fatal(err)
+				}
+				wg.Go(func() {
+					defer s.Close()
+					buf := make([]byte, 300)
+					for range b.N / streams {
+						if _, err := s.Write(buf); err != nil {
+							b.Error(err)
+							return
+						}
+						if _, err := io.ReadFull(s, buf); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+		})
 	}
 }

@@ -22,17 +22,18 @@ type turns struct {
 	batch *batch        // under Conn; nil if it is no TLS of ours
 	done  chan struct{} // closed when nothing is sent any more
 
-	mu     sync.Mutex
-	work   sync.Cond // there is something to send, or closed
-	room   sync.Cond // there is less to send, or closed
-	urgent []byte    // whole frames
-	debts  []debt    // of the data in urgent
-	long   []frame   // first in, first out
-	queued int       // bytes in urgent and long, or being written
-	closed bool
-	err    error
-	shares map[uint32]*share
-	flight flight
+	mu       sync.Mutex
+	work     sync.Cond // there is something to send, or closed
+	room     sync.Cond // there is less to send, or closed
+	urgent   []byte    // whole frames
+	debts    []debt    // of the data in urgent
+	long     []frame   // first in, first out
+	queued   int       // bytes in urgent and long, or being written
+	deadline time.Time // for writing
+	closed   bool
+	err      error
+	shares   map[uint32]*share
+	flight   flight
 
 	pings sync.WaitGroup // the goroutine of measure
 }
@@ -132,14 +133,13 @@ func (t *turns) send() {
 	defer close(t.done)
 	var spare []byte
 	var spareDebts []debt
-	var deadline time.Time
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for {
-		for len(t.urgent) == 0 && (len(t.long) == 0 || t.flight.full()) && !t.closed {
+		for len(t.urgent) == 0 && (len(t.long) == 0 || t.flight.full()) && !t.closed && t.err == nil {
 			t.work.Wait()
 		}
-		if t.closed {
+		if t.closed || t.err != nil {
 			return
 		}
 		urgent, debts := t.urgent, t.debts
@@ -154,17 +154,11 @@ func (t *turns) send() {
 			}
 			t.flight.send(len(next.buf))
 		}
+		err := t.extendLocked()
 		t.mu.Unlock()
-
-		var err error
-		if now := time.Now(); deadline.Sub(now) < writeWithin/2 {
-			deadline = now.Add(writeWithin)
-			err = t.Conn.SetWriteDeadline(deadline)
-		}
 		if err == nil {
 			err = t.write(urgent, next.buf)
 		}
-
 		t.mu.Lock()
 		t.queued -= len(urgent) + len(next.buf)
 		spare, spareDebts = nil, nil
@@ -187,12 +181,31 @@ func (t *turns) send() {
 		}
 		t.room.Broadcast()
 		if err != nil {
-			t.err = err
-			t.flight.probe.Broadcast()
-			t.Conn.Close() // so that the session's reader ends too
+			t.failLocked(err)
 			return
 		}
 	}
+}
+
+// extendLocked puts off the write deadline, if it is halfway.
+func (t *turns) extendLocked() error {
+	now := time.Now()
+	if t.deadline.Sub(now) >= writeWithin/2 {
+		return nil
+	}
+	t.deadline = now.Add(writeWithin)
+	return t.Conn.SetWriteDeadline(t.deadline)
+}
+
+// failLocked ends the sending, and the session's reading with it.
+func (t *turns) failLocked(err error) {
+	if t.err == nil {
+		t.err = err
+	}
+	t.work.Broadcast()
+	t.room.Broadcast()
+	t.flight.probe.Broadcast()
+	t.Conn.Close()
 }
 
 // write sends frames in as few system calls as it can.
@@ -276,6 +289,9 @@ func (t *turns) take(sh *share, n int) int {
 		select {
 		case <-sh.signal:
 		case <-t.done:
+			t.mu.Lock()
+			sh.taken += n
+			t.mu.Unlock()
 			return n // the session knows why
 		}
 	}
