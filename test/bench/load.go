@@ -122,7 +122,8 @@ func (c *client) loop(ctx context.Context, stop <-chan struct{}) (s sample, took
 	}
 }
 
-// get sends the request and reads the answer, which must be a 200 with a length.
+// get sends the request and reads the answer, which must be a 200, and returns the
+// length of its body.
 func (c *client) get() (int64, error) {
 	if _, err := c.conn.Write(c.request); err != nil {
 		return 0, err
@@ -134,7 +135,7 @@ func (c *client) get() (int64, error) {
 	if !bytes.HasPrefix(line, []byte("HTTP/1.1 200")) {
 		return 0, fmt.Errorf("answered %q", bytes.TrimSpace(line))
 	}
-	length := int64(-1)
+	length, chunked := int64(-1), false
 	for {
 		line, err := c.in.ReadSlice('\n')
 		if err != nil {
@@ -143,22 +144,59 @@ func (c *client) get() (int64, error) {
 		if line = bytes.TrimRight(line, "\r\n"); len(line) == 0 {
 			break
 		}
-		if name := "Content-Length:"; len(line) > len(name) && bytes.EqualFold(line[:len(name)], []byte(name)) {
-			if length, err = strconv.ParseInt(string(bytes.TrimSpace(line[len(name):])), 10, 64); err != nil {
+		if v, ok := field(line, "Content-Length:"); ok {
+			if length, err = strconv.ParseInt(string(v), 10, 64); err != nil {
 				return 0, err
 			}
+		} else if v, ok := field(line, "Transfer-Encoding:"); ok {
+			chunked = string(v) == "chunked"
 		}
 	}
-	if length < 0 {
+	switch {
+	case chunked:
+		return c.chunks()
+	case length < 0:
 		return 0, errors.New("the answer has no length")
 	}
-	for left := length; left > 0; {
-		n, err := c.in.Discard(int(min(left, 1<<20)))
-		if left -= int64(n); err != nil {
-			return length - left, fmt.Errorf("the body broke off: %w", err)
+	return length, c.discard(length)
+}
+
+// field is the value of a header line, if it is the one named.
+func field(line []byte, name string) ([]byte, bool) {
+	if len(line) < len(name) || !bytes.EqualFold(line[:len(name)], []byte(name)) {
+		return nil, false
+	}
+	return bytes.TrimSpace(line[len(name):]), true
+}
+
+// chunks reads a chunked body without trailers.
+func (c *client) chunks() (total int64, err error) {
+	for {
+		line, err := c.in.ReadSlice('\n')
+		if err != nil {
+			return total, fmt.Errorf("the body broke off: %w", err)
+		}
+		size, err := strconv.ParseInt(string(bytes.TrimSpace(line)), 16, 64)
+		if err != nil {
+			return total, err
+		}
+		if err := c.discard(size + 2); err != nil { // and the line's end after it
+			return total, err
+		}
+		if total += size; size == 0 {
+			return total, nil
 		}
 	}
-	return length, nil
+}
+
+func (c *client) discard(n int64) error {
+	for n > 0 {
+		got, err := c.in.Discard(int(min(n, 1<<20)))
+		if n -= int64(got); err != nil {
+			return fmt.Errorf("the body broke off: %w", err)
+		}
+	}
+	return nil
 }
 
 // firstAnswer asks on new connections until the answer is a 200, as somebody who

@@ -36,7 +36,7 @@ func measureMemory(ctx context.Context, b *bench, out *Section) error {
 	}{{t.alice, "peerd that deploys", 50}, {t.bob, "peerd that lends", 50}, {t.gw, "peergate", 40}} {
 		var s series
 		for range 5 {
-			mb, err := resident(d.of.cmd.Process.Pid)
+			mb, err := resident(d.of.pid())
 			if err != nil {
 				return err
 			}

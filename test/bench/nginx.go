@@ -13,7 +13,7 @@ import (
 
 // startNginx runs nginx as a plain local proxy to each of the addresses, on a port
 // each, with kept-alive connections and without a log: as fast as it goes.
-func (b *bench) startNginx(ctx context.Context, addrs ...string) ([]target, error) {
+func (b *bench) startNginx(ctx context.Context, addrs ...string) ([]subject, error) {
 	program, err := exec.LookPath("nginx")
 	if err != nil {
 		return nil, errors.New("it is not installed")
@@ -22,7 +22,7 @@ func (b *bench) startNginx(ctx context.Context, addrs ...string) ([]target, erro
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	var out []target
+	var out []subject
 	var conf strings.Builder
 	if os.Geteuid() == 0 {
 		fmt.Fprintln(&conf, "user root;") // the directory is ours alone
@@ -40,7 +40,7 @@ func (b *bench) startNginx(ctx context.Context, addrs ...string) ([]target, erro
 		at := "127.0.0.1:" + port
 		fmt.Fprintf(&conf, "\tupstream w%d { server %s; keepalive 64; keepalive_requests 1000000000; }\n", i, addr)
 		fmt.Fprintf(&conf, "\tserver { listen %s; location / { proxy_pass http://w%d; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_set_header Host $host; } }\n", at, i)
-		out = append(out, target{at, "nginx.localhost"})
+		out = append(out, subject{who: nginx, target: target{at, "nginx.localhost"}})
 	}
 	fmt.Fprintln(&conf, "}")
 	file := filepath.Join(dir, "nginx.conf")
@@ -51,8 +51,9 @@ func (b *bench) startNginx(ctx context.Context, addrs ...string) ([]target, erro
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range out {
-		up := eventually(ctx, 5*time.Second, func() error { return once(ctx, t, "/") })
+	for i := range out {
+		out[i].through = []worker{{nginx, p.pid()}}
+		up := eventually(ctx, 5*time.Second, func() error { return once(ctx, out[i].target, "/") })
 		if up != nil {
 			return nil, fmt.Errorf("%s does not answer: %w", p.name, up)
 		}

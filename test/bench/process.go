@@ -65,6 +65,9 @@ func (b *bench) start(name string, cmd *exec.Cmd) (*process, error) {
 	return p, nil
 }
 
+// pid is its ID, and that of its process group.
+func (p *process) pid() int { return p.cmd.Process.Pid }
+
 // stop asks the process to end, and insists after a while.
 func (p *process) stop() error {
 	defer p.log.Close()

@@ -45,10 +45,17 @@ func (l proxyLoad) path() string {
 	return "/"
 }
 
-// subject is a way to a workload.
+// subject is a way to a workload, and the processes that it leads through.
 type subject struct {
 	who string
 	target
+	through []worker
+}
+
+// worker is a group of processes whose time is counted.
+type worker struct {
+	who   string
+	group int
 }
 
 // measureProxy compares the ways to one process, the example's server: its own
@@ -84,12 +91,16 @@ func measureProxy(ctx context.Context, b *bench, out *Section) error {
 
 // measureLoad adds the rows of one load.
 func measureLoad(ctx context.Context, out *Section, all []subject, l proxyLoad, rounds int, d time.Duration, what string) error {
-	var rate, half, most series
+	var rate, half, most, cost series
 	for round := range rounds {
 		for _, s := range rotate(all, round) {
+			before := s.used()
 			got, err := generate(ctx, s.target, l.path(), l.conns, d)
 			if err != nil {
 				return fmt.Errorf("%s, %s: %w", s.who, l, err)
+			}
+			for i, after := range s.used() {
+				cost.add(s.through[i].who, float64((after-before[i]).Microseconds())/float64(got.requests))
 			}
 			note("    %s%s %-9s %8.0f req/s  p50 %.3f ms", l, what, s.who, got.rate(), milliseconds(got.p50))
 			if l.large {
@@ -118,7 +129,24 @@ func measureLoad(ctx context.Context, out *Section, all []subject, l proxyLoad, 
 		row := half.row(l.String()+what+", p50", "ms", order...).want(tunnelled, "≤ 0.14 ms", func(c Cell) bool { return c.Median <= 0.14 })
 		out.Rows = append(out.Rows, row, most.row(l.String()+what+", p99", "ms", order...))
 	}
+	if l.conns == 64 && len(cost.who) > 0 {
+		unit := "µs a request"
+		out.Rows = append(out.Rows, cost.row(l.String()+what+", CPU of", unit, nginx, "peergate", "peer"))
+	}
 	return nil
+}
+
+// used is the processor time of those it leads through; nothing where that is not
+// known.
+func (s subject) used() []time.Duration {
+	out := make([]time.Duration, len(s.through))
+	for i, w := range s.through {
+		var err error
+		if out[i], err = processorTime(w.group); err != nil {
+			return nil
+		}
+	}
+	return out
 }
 
 // measureBesideBulk times small requests on one connection while eight others
@@ -200,8 +228,8 @@ func proxySubjects(ctx context.Context, b *bench, out *Section) (hello, bare []s
 	if _, err := p.line(); err != nil {
 		return nil, nil, err
 	}
-	hello = []subject{{direct, target{server, "hello.localhost"}}}
-	bare = []subject{{direct, target{simple, "bare.localhost"}}}
+	hello = []subject{{who: direct, target: target{server, "hello.localhost"}}}
+	bare = []subject{{who: direct, target: target{simple, "bare.localhost"}}}
 	if _, err := firstAnswer(ctx, hello[0].target, "/"); err != nil {
 		return nil, nil, err
 	}
@@ -213,8 +241,7 @@ func proxySubjects(ctx context.Context, b *bench, out *Section) (hello, bare []s
 	if err != nil {
 		return nil, nil, err
 	}
-	hello = append(hello, subject{tunnelled, ways[0]})
-	bare = append(bare, subject{tunnelled, ways[1]})
+	hello, bare = append(hello, ways[0]), append(bare, ways[1])
 	if image, err := b.helloImage(ctx); err != nil {
 		out.Notes = append(out.Notes, "without a container: "+err.Error())
 	} else {
@@ -222,21 +249,21 @@ func proxySubjects(ctx context.Context, b *bench, out *Section) (hello, bare []s
 		if err != nil {
 			return nil, nil, err
 		}
-		hello = append(hello, subject{contained, at})
+		hello = append(hello, subject{who: contained, target: at})
 	}
 	proxies, err := b.startNginx(ctx, server, simple)
 	if err != nil {
 		out.Notes = append(out.Notes, "without nginx: "+err.Error())
 		return hello, bare, nil
 	}
-	return append(hello, subject{nginx, proxies[0]}), append(bare, subject{nginx, proxies[1]}), nil
+	return append(hello, proxies[0]), append(bare, proxies[1]), nil
 }
 
 // helloName makes the example's answer to GET / 100 bytes long.
 var helloName = strings.Repeat("x", 100-len("hello from : GET /\n"))
 
 // tunnelTo starts the stand-in peer and has the gateway trust it.
-func (b *bench) tunnelTo(ctx context.Context, t *trio, addrs ...string) ([]target, error) {
+func (b *bench) tunnelTo(ctx context.Context, t *trio, addrs ...string) ([]subject, error) {
 	home := filepath.Join(b.dir, rolePeer)
 	if err := os.Mkdir(home, 0o700); err != nil {
 		return nil, err
@@ -255,7 +282,8 @@ func (b *bench) tunnelTo(ctx context.Context, t *trio, addrs ...string) ([]targe
 	if _, err := fmt.Fprintln(p.in, "trusted"); err != nil {
 		return nil, err
 	}
-	var out []target
+	var out []subject
+	through := []worker{{"peergate", t.gw.pid()}, {"peer", p.pid()}}
 	for range addrs {
 		s, err := p.line()
 		if err != nil {
@@ -265,7 +293,7 @@ func (b *bench) tunnelTo(ctx context.Context, t *trio, addrs ...string) ([]targe
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, target{t.public, u.Host})
+		out = append(out, subject{tunnelled, target{t.public, u.Host}, through})
 	}
 	return out, nil
 }
