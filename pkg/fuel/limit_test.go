@@ -48,19 +48,19 @@ func TestBudgetIsExact(t *testing.T) {
 func TestOverrunIsBounded(t *testing.T) {
 	repeat := func(n int, b ...byte) []byte { return bytes.Repeat(b, n) }
 	var stretches []byte // each hides the test that a long run needs in an arm that is not taken
-	for range 200 {
+	for range 30 {
 		stretches = append(stretches, opI32Const, 0, opIf, emptyBlock)
-		stretches = append(stretches, repeat(20_000, opI32Const, 1, opDrop)...)
+		stretches = append(stretches, repeat(9_000, opI32Const, 1, opDrop)...)
 		stretches = append(stretches, opEnd)
 		stretches = append(stretches, repeat(4_000, opI32Const, 1, opDrop)...)
 	}
 	for what, body := range map[string][]byte{
 		"a loop":            {opLoop, emptyBlock, opBr, 0, opEnd},
-		"a long run":        repeat(500_000, opI32Const, 1, opDrop),
+		"a long run":        repeat(60_000, opI32Const, 1, opDrop),
 		"runs around tests": stretches,
 		"recursion":         {opCall, 0},
 		"a recursive loop":  {opLoop, emptyBlock, opCall, 0, opBr, 0, opEnd},
-		"many blocks":       repeat(100_000, opBlock, emptyBlock, opI32Const, 0, opBrIf, 0, opEnd),
+		"many blocks":       repeat(20_000, opBlock, emptyBlock, opI32Const, 0, opBrIf, 0, opEnd),
 	} {
 		for _, off := range []Optimisation{0, AllOptimisations, SunkEntry, LocalCounter} {
 			for _, budget := range []uint64{0, 1000, 30_000} {
