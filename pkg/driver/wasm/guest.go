@@ -45,7 +45,7 @@ type outcome struct {
 // run executes a fresh instance of m to its end. Whatever the guest does, run
 // returns soon after in.meter's context has ended.
 func (m *module) run(in instance) (out outcome) {
-	mem := &linear{limit: in.memory, shared: in.shared, now: in.now}
+	mem := &linear{limit: in.memory, image: m.image, shared: in.shared, now: in.now}
 	start := time.Now()
 	in.meter.resumed = start
 	ctx := experimental.WithMemoryAllocator(withMeter(in.meter.ctx, in.meter), mem)

@@ -41,6 +41,7 @@ var errNoMemory = errors.New("the module asks for more memory at its start than 
 // do not exist.
 type linear struct {
 	limit  int64 // bytes
+	image  *image
 	shared *budget
 	now    *atomic.Int64 // what this and its sisters use, in bytes
 
@@ -92,7 +93,11 @@ func (l *linear) grow(size uint64) bool {
 		l.starved = true
 		return false
 	}
-	if err := unix.Mprotect(l.pages[l.size:size], unix.PROT_READ|unix.PROT_WRITE); err != nil {
+	err := unix.Mprotect(l.pages[l.size:size], unix.PROT_READ|unix.PROT_WRITE)
+	if err == nil && l.size == 0 {
+		err = l.image.mapOver(l.pages[:size])
+	}
+	if err != nil {
 		l.shared.release(more)
 		return false
 	}

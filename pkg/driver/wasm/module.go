@@ -10,12 +10,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
 	wasi "github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
 	"peercompute/pkg/fuel"
@@ -36,6 +38,7 @@ const keptIdle = 4
 type modules struct {
 	runtime wazero.Runtime
 	cache   wazero.CompilationCache
+	dir     string        // of the worker's files
 	valid   string        // directory of the digests that were validated before
 	max     int64         // bytes of one module
 	turn    chan struct{} // holds one token: one compilation at a time
@@ -51,7 +54,8 @@ type module struct {
 	digest   string
 	runtime  wazero.Runtime
 	compiled wazero.CompiledModule
-	size     int64 // bytes of its code
+	image    *image // of its memory at the start; nil if wazero fills that
+	size     int64  // bytes of its code
 
 	users int // guarded by modules.mu
 }
@@ -68,7 +72,7 @@ func newModules(ctx context.Context, dir string, max int64) (*modules, error) {
 	}
 	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCompilationCache(cache).WithCoreFeatures(features))
 	ms := &modules{
-		runtime: rt, cache: cache, valid: valid, max: max,
+		runtime: rt, cache: cache, dir: dir, valid: valid, max: max,
 		turn: make(chan struct{}, 1), m: map[string]*module{}, known: map[string]bool{},
 	}
 	if _, err := wasi.Instantiate(ctx, rt); err != nil { // closed with the runtime
@@ -142,7 +146,9 @@ func (ms *modules) release(ctx context.Context, m *module) {
 	}
 	ms.mu.Unlock()
 	if old != nil {
-		_ = old.compiled.Close(ctx) // frees memory; nothing to be done if it cannot
+		// Frees memory; nothing to be done if it cannot.
+		_ = old.compiled.Close(ctx)
+		_ = old.image.close()
 	}
 }
 
@@ -178,16 +184,21 @@ func (ms *modules) compile(ctx context.Context, digest string, f *os.File) (*mod
 	if err := ms.check(metered); err != nil {
 		return nil, err
 	}
-	compiled, err := ms.runtime.CompileModule(ctx, metered.Code)
+	bare, img, err := takeImage(ms.dir, metered.Code)
 	if err != nil {
-		return nil, invalidModule(err)
+		return nil, err
+	}
+	ctx = experimental.WithCompilationWorkers(ctx, runtime.GOMAXPROCS(0))
+	compiled, err := ms.runtime.CompileModule(ctx, bare)
+	if err != nil {
+		return nil, errors.Join(invalidModule(err), img.close())
 	}
 	if err := checkStart(compiled); err != nil {
-		return nil, errors.Join(err, compiled.Close(ctx))
+		return nil, errors.Join(err, compiled.Close(ctx), img.close())
 	}
 	// It is as well to validate once more as to fail here.
 	_ = os.WriteFile(mark, nil, 0o600)
-	return &module{digest: digest, runtime: ms.runtime, compiled: compiled, size: int64(len(metered.Code))}, nil
+	return &module{digest: digest, runtime: ms.runtime, compiled: compiled, image: img, size: int64(len(metered.Code))}, nil
 }
 
 func digestOf(code []byte) string {
