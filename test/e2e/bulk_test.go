@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -162,19 +161,5 @@ func TestSmallBesideBulk(t *testing.T) {
 		float64(sum)/(1<<20)/all.Seconds())
 	if mid > breach*median || late > breach*p99 {
 		t.Errorf("median %s and p99 %s; the bounds are %s and %s", mid, late, median, p99)
-	}
-}
-
-// A guest gets a body of any size bit by bit, too.
-func TestBulkThroughAGuest(t *testing.T) {
-	t.Parallel()
-	m := testmesh.New(t)
-	alice, _, gw := m.Trio()
-	web := m.Web(gw)
-	w := deploy(t, alice, testmesh.Wasm(t, "hello-wasm"), "--peer", "bob", "--publish")
-	data := repeat("through a guest and back ", 8<<20)
-	res, body := do(t, web, http.MethodPost, w.URL+"/echo", bytes.NewReader(data))
-	if res.StatusCode != http.StatusOK || body != string(data) {
-		t.Errorf("%s: %d of %d bytes came back", res.Status, len(body), len(data))
 	}
 }

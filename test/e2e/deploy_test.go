@@ -103,11 +103,12 @@ func TestLoneNode(t *testing.T) {
 	t.Parallel()
 	m := testmesh.New(t)
 	solo := m.Peer("solo")
-	w := deploy(t, solo, testmesh.Wasm(t, "hello-wasm"))
+	module := testmesh.Tiny(t, "hello")
+	w := deploy(t, solo, module)
 	if w.Peer != "self" || w.State != mesh.Running || w.URL != "" {
 		t.Errorf("without --peer: %+v", w)
 	}
-	w = deploy(t, solo, testmesh.Wasm(t, "hello-wasm"), "--peer", "self", "--name", "again")
+	w = deploy(t, solo, module, "--peer", "self", "--name", "again")
 	if w.Peer != "self" || w.State != mesh.Running {
 		t.Errorf("with --peer self: %+v", w)
 	}
@@ -119,7 +120,7 @@ func TestRefusalsExplain(t *testing.T) {
 	t.Parallel()
 	m := testmesh.New(t)
 	alice, bob := m.Peer("alice"), m.Peer("bob")
-	wasm := testmesh.Wasm(t, "hello-wasm")
+	wasm := testmesh.Tiny(t, "hello")
 	m.Lend(bob, alice, "--allow", "observe")
 	ask := "peerctl peers allow " + alice.ID().String()
 	refused(t, alice.Ctl("deploy", wasm, "--peer", "bob"), "bob refused", "[grant.deploy]", ask+" --allow deploy")

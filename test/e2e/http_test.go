@@ -152,7 +152,7 @@ func TestGuestSeesTheRequest(t *testing.T) {
 	if strings.Contains(env, "203.0.113.9") || !strings.Contains(env, "HTTP_X_FORWARDED_FOR=127.0.0.1\n") {
 		t.Errorf("the client could choose its own address:\n%s", env)
 	}
-	body := repeat("a megabyte of this ", 1<<20)
+	body := repeat("through a guest and back ", 8<<20)
 	if _, got := do(t, web, http.MethodPost, w.URL+"/echo", bytes.NewReader(body)); got != string(body) {
 		t.Errorf("echo returned %d of %d bytes", len(got), len(body))
 	}

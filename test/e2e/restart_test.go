@@ -19,18 +19,17 @@ func engineWorks() bool { return exec.Command("docker", "version").Run() == nil 
 // containers, starts the guests anew, and all answer at the same addresses.
 func TestTenWorkloadsSurviveKill(t *testing.T) {
 	t.Parallel()
+	image, boxes := "", 0
+	if engineWorks() {
+		image, boxes = container(t), 5 // before the mesh, so that it goes after the containers
+	}
 	m := testmesh.New(t)
 	alice, bob, gw := m.Trio()
 	web := m.Web(gw)
 	want := map[string]work{}
-	boxes := 0
-	if engineWorks() {
-		image := container(t)
-		for boxes = range 5 {
-			name := fmt.Sprintf("box-%d", boxes)
-			want[name] = deploy(t, alice, image, "--peer", "bob", "--name", name, "--port", "8080", "--publish", "--", "--name", name)
-		}
-		boxes++
+	for i := range boxes {
+		name := fmt.Sprintf("box-%d", i)
+		want[name] = deploy(t, alice, image, "--peer", "bob", "--name", name, "--port", "8080", "--publish", "--", "--name", name)
 	}
 	for i := boxes; i < 10; i++ {
 		name := fmt.Sprintf("guest-%d", i)

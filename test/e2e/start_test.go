@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"peercompute/pkg/mesh"
 	"peercompute/test/internal/testmesh"
 )
 
@@ -149,12 +150,12 @@ func TestStopUnderLoad(t *testing.T) {
 	t.Parallel()
 	m := testmesh.New(t)
 	alice, bob, gw := m.Trio()
-	w := deploy(t, alice, testmesh.Wasm(t, "hello-wasm"), "--peer", "bob", "--name", "busy", "--timeout", "1m", "--publish")
+	w := deploy(t, alice, testmesh.Tiny(t, ""), "--peer", "bob", "--name", "busy", "--timeout", "1m", "--publish")
 	web := m.Web(gw)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.URL+"/spin", nil)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.URL, nil)
 		if err != nil {
 			return
 		}
@@ -169,5 +170,5 @@ func TestStopUnderLoad(t *testing.T) {
 		t.Errorf("workers outlive peerd: %v", left)
 	}
 	bob.Start()
-	within(t, 10*time.Second, "the guest to come back", func() bool { return status(t, web, w.URL) == http.StatusOK })
+	within(t, 10*time.Second, "the guest to come back", func() bool { return find(t, bob, "busy").State == mesh.Running })
 }
