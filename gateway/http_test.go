@@ -505,6 +505,44 @@ func TestBrokenResponses(t *testing.T) {
 	}
 }
 
+// TestSurplusBytes: what a workload sends beyond its response is nobody's.
+func TestSurplusBytes(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer ln.Close()
+	wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer c.Close()
+				in := bufio.NewReader(c)
+				for {
+					if _, err := http.ReadRequest(in); err != nil {
+						return
+					}
+					fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmine"+
+						"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray")
+				}
+			})
+		}
+	})
+	r := newRigTo(t, ln.Addr().String())
+	for i := range 5 {
+		if _, body := r.get("/"); body != "mine" {
+			t.Errorf("request %d was answered with %q", i, body)
+		}
+	}
+	r.table.WithdrawAll(r.peer.ID()) // ends the streams, and the workload's connections
+	eventually(t, "the streams end", func() bool { return r.tunnel.Streams() == 0 })
+}
+
 // TestClientGone: the workload learns that nobody waits for its answer.
 func TestClientGone(t *testing.T) {
 	gone := make(chan struct{})
