@@ -20,7 +20,8 @@ limits. Trust goes one way: what you allow a peer here gives you nothing there.`
 		Args: cobra.ArbitraryArgs,
 		RunE: onlySubcommands,
 	}
-	cmd.AddCommand(cmdPeersAdd(a), cmdPeersLs(a), cmdPeersAllow(a), cmdPeersRemove(a))
+	cmd.AddCommand(cmdPeersInvite(a), cmdPeersJoin(a), cmdPeersInvites(a), cmdPeersUninvite(a),
+		cmdPeersAdd(a), cmdPeersLs(a), cmdPeersAllow(a), cmdPeersRemove(a))
 	return cmd
 }
 

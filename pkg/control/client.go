@@ -76,6 +76,26 @@ func (c *Client) RemovePeer(ctx context.Context, ref string, keep bool) (r Remov
 	return r, c.call(ctx, "DELETE", "/v1/peers/"+url.PathEscape(ref)+"?keep="+strconv.FormatBool(keep), nil, &r)
 }
 
+// Invite opens an invite; the answer holds its token.
+func (c *Client) Invite(ctx context.Context, n NewInvite) (i Invite, err error) {
+	return i, c.call(ctx, "POST", "/v1/invites", n, &i)
+}
+
+// Invites lists the open invites.
+func (c *Client) Invites(ctx context.Context) (is []Invite, err error) {
+	return is, c.call(ctx, "GET", "/v1/invites", nil, &is)
+}
+
+// WithdrawInvite closes an invite.
+func (c *Client) WithdrawInvite(ctx context.Context, id string) (i Invite, err error) {
+	return i, c.call(ctx, "DELETE", "/v1/invites/"+url.PathEscape(id), nil, &i)
+}
+
+// Join trusts the one who invited, and is trusted by it.
+func (c *Client) Join(ctx context.Context, j JoinInvite) (p Peer, err error) {
+	return p, c.call(ctx, "POST", "/v1/join", j, &p)
+}
+
 // UploadModule stores a WASM module on the node, by digest.
 func (c *Client) UploadModule(ctx context.Context, r io.Reader) (m Module, err error) {
 	req, err := http.NewRequestWithContext(ctx, "POST", "http://peerd/v1/modules", r)

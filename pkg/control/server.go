@@ -26,6 +26,10 @@ type Members interface {
 	AddPeer(ctx context.Context, a AddPeer) (Peer, error)
 	AllowPeer(ctx context.Context, ref string, g GrantChange) (Peer, error)
 	RemovePeer(ctx context.Context, ref string, keep bool) (RemovedPeer, error)
+	Invite(ctx context.Context, n NewInvite) (Invite, error)
+	Invites(ctx context.Context) ([]Invite, error)
+	WithdrawInvite(ctx context.Context, id string) (Invite, error)
+	Join(ctx context.Context, j JoinInvite) (Peer, error)
 }
 
 // Workloads is what a node answers that runs workloads. Refs are names or unique
@@ -150,6 +154,24 @@ func (s *Server) routes() http.Handler {
 			return nil, err
 		}
 		return m.RemovePeer(r.Context(), r.PathValue("peer"), keep)
+	})
+	get("GET /v1/invites", func(r *http.Request) (any, error) { return m.Invites(r.Context()) })
+	get("POST /v1/invites", func(r *http.Request) (any, error) {
+		n, err := body[NewInvite](r)
+		if err != nil {
+			return nil, err
+		}
+		return m.Invite(r.Context(), n)
+	})
+	get("DELETE /v1/invites/{id}", func(r *http.Request) (any, error) {
+		return m.WithdrawInvite(r.Context(), r.PathValue("id"))
+	})
+	get("POST /v1/join", func(r *http.Request) (any, error) {
+		j, err := body[JoinInvite](r)
+		if err != nil {
+			return nil, err
+		}
+		return m.Join(r.Context(), j)
 	})
 	if s.cfg.Workloads != nil {
 		s.workloadRoutes(mux, get)

@@ -62,6 +62,33 @@ type AddPeer struct {
 	Change GrantChange `json:"grant"`
 }
 
+// NewInvite is POST /v1/invites.
+type NewInvite struct {
+	TTL    time.Duration `json:"ttl"` // ns
+	Uses   int           `json:"uses"`
+	Name   string        `json:"name,omitempty"` // for the one who joins; empty = as it calls itself
+	As     string        `json:"as,omitempty"`   // what this machine calls itself
+	Change GrantChange   `json:"grant"`          // what joining allows here
+}
+
+// Invite is an open invite. Token is set only in the answer that made it.
+type Invite struct {
+	ID      string    `json:"id"`
+	Token   string    `json:"token,omitempty"`
+	Expires time.Time `json:"expires"`
+	Uses    int       `json:"uses"` // that are left
+	Allow   []string  `json:"allow"`
+	Name    string    `json:"name,omitempty"`
+}
+
+// JoinInvite is POST /v1/join; the answer is the Peer that invited.
+type JoinInvite struct {
+	Token  string      `json:"token"`
+	Name   string      `json:"name,omitempty"` // for the inviter; empty = as it calls itself
+	As     string      `json:"as,omitempty"`   // what this machine calls itself
+	Change GrantChange `json:"grant"`          // what the inviter may do here; nothing unless said
+}
+
 // RemovedPeer is the answer to DELETE /v1/peers/{peer}?keep=true|false.
 type RemovedPeer struct {
 	ID      mesh.PeerID       `json:"id"`

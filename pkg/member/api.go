@@ -135,10 +135,18 @@ func (a *api) AllowPeer(ctx context.Context, ref string, change control.GrantCha
 }
 
 func (a *api) put(ctx context.Context, g trust.Grant, c control.GrantChange) (control.Peer, error) {
+	if err := change(&g, c); err != nil {
+		return control.Peer{}, err
+	}
+	return a.save(ctx, g)
+}
+
+// change edits a grant; what is not said stays.
+func change(g *trust.Grant, c control.GrantChange) error {
 	if c.Allow != nil {
 		allow, err := trust.ParseAllow(*c.Allow)
 		if err != nil {
-			return control.Peer{}, err
+			return err
 		}
 		g.Allow = allow
 	}
@@ -148,6 +156,10 @@ func (a *api) put(ctx context.Context, g trust.Grant, c control.GrantChange) (co
 	set(&g.Quota.Resources.Disk, c.Disk)
 	set(&g.Quota.Names, c.Names)
 	set(&g.Quota.Requests, c.Requests)
+	return nil
+}
+
+func (a *api) save(ctx context.Context, g trust.Grant) (control.Peer, error) {
 	if err := a.m.Trust.Put(ctx, g); err != nil {
 		return control.Peer{}, err
 	}

@@ -97,7 +97,7 @@ func Open(cfg Config) (_ *Member, err error) {
 	if m.Gate, err = admission.NewGate(admission.Config{Store: m.Store, Trust: m.Trust, Self: m.Key.ID, Now: cfg.Now}); err != nil {
 		return nil, err
 	}
-	m.Net, err = peernet.New(peernet.Config{Key: m.Key.Private, Listen: cfg.Listen, Gate: m.Trust, Log: cfg.Log, OnConnect: m.connected})
+	m.Net, err = peernet.New(peernet.Config{Key: m.Key.Private, Listen: cfg.Listen, Gate: m.Trust, Log: cfg.Log, Expecting: m.Trust.Expecting, OnConnect: m.connected})
 	if err != nil {
 		return nil, err
 	}
@@ -221,6 +221,7 @@ func (m *Member) trustChanged() {
 // the node can be reached.
 func (m *Member) Run(ctx context.Context, handlers map[wire.Verb]request.Handler, w control.Workloads, h Hooks, ready func(), parts ...func(context.Context) error) error {
 	request.NewServer(request.Config{Key: m.Key, Net: m.Net, Gate: m.Gate, Store: m.Store, Now: m.Now, Log: m.Log, Handlers: handlers})
+	m.Net.HandleGuest(wire.ProtocolJoin, m.onJoin)
 	if err := m.resume(ctx, h); err != nil {
 		return err
 	}

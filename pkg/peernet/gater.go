@@ -10,28 +10,42 @@ import (
 )
 
 // gater refuses strangers at each of libp2p's five interceptors. The identity of
-// an inbound remote is known only from the third one on.
+// an inbound remote is known only from the third one on. The one exception are
+// guests (see guest.go).
 type gater struct {
-	gate Gate
-	self func() mesh.PeerID
+	gate   Gate
+	guests *guests
+	self   func() mesh.PeerID
 }
 
 var _ connmgr.ConnectionGater = (*gater)(nil)
 
 func (g *gater) allowed(p mesh.PeerID) bool { return p != "" && p != g.self() && g.gate.Allowed(p) }
 
-func (g *gater) InterceptPeerDial(p mesh.PeerID) bool { return g.allowed(p) }
+// mayDial also allows whom this node knocks at.
+func (g *gater) mayDial(p mesh.PeerID) bool {
+	return g.allowed(p) || p != "" && p != g.self() && g.guests.host(p)
+}
 
-func (g *gater) InterceptAddrDial(p mesh.PeerID, _ ma.Multiaddr) bool { return g.allowed(p) }
+func (g *gater) InterceptPeerDial(p mesh.PeerID) bool { return g.mayDial(p) }
+
+func (g *gater) InterceptAddrDial(p mesh.PeerID, _ ma.Multiaddr) bool { return g.mayDial(p) }
 
 // InterceptAccept cannot know who it is yet; the resource manager bounds how many
 // connections may be in this state.
 func (g *gater) InterceptAccept(network.ConnMultiaddrs) bool { return true }
 
-func (g *gater) InterceptSecured(_ network.Direction, p mesh.PeerID, _ network.ConnMultiaddrs) bool {
-	return g.allowed(p)
+func (g *gater) InterceptSecured(dir network.Direction, p mesh.PeerID, _ network.ConnMultiaddrs) bool {
+	if dir == network.DirOutbound {
+		return g.mayDial(p)
+	}
+	return g.allowed(p) || p != "" && p != g.self() && g.guests.mayKnock()
 }
 
 func (g *gater) InterceptUpgraded(c network.Conn) (bool, control.DisconnectReason) {
-	return g.allowed(c.RemotePeer()), 0
+	p := c.RemotePeer()
+	if g.mayDial(p) {
+		return true, 0
+	}
+	return p != "" && p != g.self() && c.Stat().Direction == network.DirInbound && g.guests.open(), 0
 }

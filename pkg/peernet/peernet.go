@@ -43,6 +43,7 @@ type Config struct {
 	Listen    []string       // multiaddrs; empty = do not listen
 	Gate      Gate
 	Log       *slog.Logger
+	Expecting func() bool             // whether strangers may knock now (see HandleGuest); nil = never
 	OnConnect func(mesh.PeerID, bool) // a peer's first connection came (true) or last went (false); must not block
 }
 
@@ -52,6 +53,7 @@ type Net struct {
 	listen []ma.Multiaddr
 	host   host.Host
 	gater  *gater
+	guests *guests
 
 	mu      sync.Mutex
 	closed  bool
@@ -76,7 +78,8 @@ func New(cfg Config) (*Net, error) {
 		}
 		n.listen = append(n.listen, a)
 	}
-	n.gater = &gater{gate: cfg.Gate, self: func() mesh.PeerID { return n.host.ID() }}
+	n.guests = newGuests(cfg.Expecting)
+	n.gater = &gater{gate: cfg.Gate, guests: n.guests, self: func() mesh.PeerID { return n.host.ID() }}
 	limiter, err := newResourceManager()
 	if err != nil {
 		return nil, fmt.Errorf("cannot build the resource manager: %w", err)
@@ -111,7 +114,7 @@ func New(cfg Config) (*Net, error) {
 		ConnectedF: func(_ network.Network, c network.Conn) {
 			// Trust may have been withdrawn while the connection was being set up.
 			if !cfg.Gate.Allowed(c.RemotePeer()) {
-				go c.Close()
+				n.arrived(c)
 				return
 			}
 			n.notify(c.RemotePeer(), true)
@@ -265,6 +268,10 @@ func (n *Net) Open(ctx context.Context, p mesh.PeerID, proto string) (*Stream, e
 // runs in its own goroutine; ctx ends when the stream is reset from here (the
 // peer was removed, or the node stops). The stream is closed when it returns.
 func (n *Net) Handle(proto string, h func(ctx context.Context, s *Stream)) {
+	n.handle(proto, n.cfg.Gate.Allowed, h)
+}
+
+func (n *Net) handle(proto string, allowed func(mesh.PeerID) bool, h func(ctx context.Context, s *Stream)) {
 	n.host.SetStreamHandler(protocol.ID(proto), func(ns network.Stream) {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
@@ -275,7 +282,7 @@ func (n *Net) Handle(proto string, h func(ctx context.Context, s *Stream)) {
 		}
 		defer n.untrack(s)
 		// After tracking, so that a removal in between still finds the stream.
-		if !n.cfg.Gate.Allowed(s.Peer()) {
+		if !allowed(s.Peer()) {
 			s.Reset()
 			return
 		}

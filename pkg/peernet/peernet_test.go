@@ -43,11 +43,16 @@ func (g *gateOf) set(p mesh.PeerID, ok bool) {
 
 func start(t testing.TB, seed byte, gate Gate, listen ...string) *Net {
 	t.Helper()
+	return startExpecting(t, seed, gate, nil, listen...)
+}
+
+func startExpecting(t testing.TB, seed byte, gate Gate, expecting func() bool, listen ...string) *Net {
+	t.Helper()
 	key, err := crypto.UnmarshalEd25519PrivateKey(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, 32)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := New(Config{Key: key, Listen: listen, Gate: gate})
+	n, err := New(Config{Key: key, Listen: listen, Gate: gate, Expecting: expecting})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,6 +146,10 @@ type fakeConn struct {
 }
 
 func (c fakeConn) RemotePeer() mesh.PeerID { return c.p }
+
+func (c fakeConn) Stat() network.ConnStats {
+	return network.ConnStats{Stats: network.Stats{Direction: network.DirInbound}}
+}
 
 // Trust is asked again for each stream: a connection that outlived it carries none.
 func TestTrustIsAskedOnEveryStream(t *testing.T) {
@@ -257,5 +266,80 @@ func TestNewListsWhatIsWrong(t *testing.T) {
 		if _, err := New(Config{Key: key, Gate: &gateOf{}, Listen: []string{"nonsense"}}); mesh.KindOf(err) != mesh.Invalid {
 			t.Errorf("a bad listen address: %v, want Invalid", err)
 		}
+	}
+}
+
+// While an invite is open a stranger reaches the protocols for guests and nothing
+// else; when none is, not even those.
+func TestGuestsReachOnlyWhatIsForThem(t *testing.T) {
+	const door = "/test/door/1"
+	var open atomic.Bool
+	var inside atomic.Int32
+	gate := &gateOf{}
+	server := startExpecting(t, 1, gate, open.Load, onTCP)
+	server.Handle(echo, func(context.Context, *Stream) { inside.Add(1) })
+	server.HandleGuest(door, func(_ context.Context, s *Stream) { _, _ = s.Write([]byte("k")) })
+	stranger := start(t, 2, &gateOf{})
+	knock := func(proto string) error {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		s, done, err := stranger.Knock(ctx, server.ID(), server.Addrs(), proto)
+		if err != nil {
+			return err
+		}
+		defer done()
+		defer s.Reset()
+		s.SetDeadline(time.Now().Add(5 * time.Second))
+		if _, err := s.Write([]byte("x")); err != nil {
+			return err
+		}
+		_, err = s.Read(make([]byte, 1))
+		return err
+	}
+	if err := knock(door); err == nil {
+		t.Error("a stranger knocks although nobody is expected")
+	}
+	open.Store(true)
+	if err := knock(door); err != nil {
+		t.Errorf("a guest cannot knock: %v", err)
+	}
+	if err := knock(echo); err == nil || inside.Load() != 0 {
+		t.Errorf("a guest reaches more than the door: %v", err)
+	}
+	if _, err := stranger.Open(context.Background(), server.ID(), door); mesh.KindOf(err) != mesh.Untrusted {
+		t.Errorf("knocking once opened the way out for good: %v", err)
+	}
+	gate.set(stranger.ID(), true)
+	open.Store(false)
+	if err := knock(echo); inside.Load() != 1 {
+		t.Errorf("trusted, and still not inside: %v", err)
+	}
+}
+
+// Guests are few: more connections than maxGuests are refused.
+func TestGuestsAreFew(t *testing.T) {
+	const door = "/test/door/1"
+	server := startExpecting(t, 1, &gateOf{}, func() bool { return true }, onTCP)
+	server.guests.knocks.SetBurst(1000)
+	server.guests.knocks.SetLimit(1000)
+	server.HandleGuest(door, func(ctx context.Context, s *Stream) { _, _ = s.Write([]byte("k")); <-ctx.Done() })
+	in := 0
+	for i := range maxGuests + 6 {
+		stranger := start(t, byte(40+i), &gateOf{})
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		s, done, err := stranger.Knock(ctx, server.ID(), server.Addrs(), door)
+		if err == nil {
+			t.Cleanup(done)
+			s.SetDeadline(time.Now().Add(time.Second))
+			if _, err := s.Write([]byte("x")); err == nil {
+				if _, err := s.Read(make([]byte, 1)); err == nil {
+					in++
+				}
+			}
+		}
+		cancel()
+	}
+	if in == 0 || in > maxGuests {
+		t.Fatalf("%d guests are in, want at most %d", in, maxGuests)
 	}
 }

@@ -115,10 +115,10 @@ func (c *Client) Send(ctx context.Context, p mesh.PeerID, verb wire.Verb, data [
 
 // exchange sends the envelope and verifies the answer.
 func (c *Client) exchange(ctx context.Context, st *peernet.Stream, p mesh.PeerID, verb wire.Verb, data []byte, out any) error {
-	if err := writeMessage(st, data); err != nil {
+	if err := wire.WriteMessage(st, data); err != nil {
 		return noAnswer(ctx, err)
 	}
-	answer, err := readMessage(st, wire.MaxResponse)
+	answer, err := wire.ReadMessage(st, wire.MaxResponse)
 	if err != nil {
 		return noAnswer(ctx, err)
 	}
@@ -179,7 +179,7 @@ func (c *Client) hello(ctx context.Context, p mesh.PeerID) (*wire.Hello, error) 
 	if _, err := st.Write(nonce[:]); err != nil {
 		return nil, noAnswer(ctx, err)
 	}
-	data, err := readMessage(st, wire.MaxHello)
+	data, err := wire.ReadMessage(st, wire.MaxHello)
 	if err != nil {
 		return nil, noAnswer(ctx, err)
 	}

@@ -5,7 +5,6 @@ package request
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"log/slog"
@@ -84,7 +83,7 @@ func (s *Server) hello(_ context.Context, st *peernet.Stream) {
 		Incarnation: s.cfg.Store.Incarnation(), Time: s.cfg.Gate.Now().UnixMilli(), Challenge: s.cfg.Gate.Challenge(st.Peer()),
 	})
 	if err == nil {
-		err = writeMessage(st, data)
+		err = wire.WriteMessage(st, data)
 	}
 	if err != nil {
 		st.Reset()
@@ -100,7 +99,7 @@ func (s *Server) request(ctx context.Context, st *peernet.Stream) {
 		return
 	}
 	st.SetReadDeadline(time.Now().Add(readTimeout))
-	data, err := readMessage(st, wire.MaxRequest)
+	data, err := wire.ReadMessage(st, wire.MaxRequest)
 	if err != nil {
 		st.Reset()
 		return
@@ -221,26 +220,5 @@ func (s *Server) answerUnsigned(st *peernet.Stream, data []byte, why error) erro
 func send(st *peernet.Stream, data []byte) error {
 	st.SetWriteDeadline(time.Now().Add(writeTimeout))
 	defer st.SetWriteDeadline(time.Time{})
-	return writeMessage(st, data)
-}
-
-// A message is its length (4 bytes, big-endian) and an envelope.
-func writeMessage(w io.Writer, data []byte) error {
-	b := binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(data)), uint32(len(data)))
-	_, err := w.Write(append(b, data...))
-	return err
-}
-
-func readMessage(r io.Reader, limit int) ([]byte, error) {
-	var head [4]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return nil, err
-	}
-	n := binary.BigEndian.Uint32(head[:])
-	if n > uint32(limit) {
-		return nil, mesh.Errorf(mesh.TooLarge, "message of %d bytes is over the limit of %d", n, limit)
-	}
-	data := make([]byte, n)
-	_, err := io.ReadFull(r, data)
-	return data, err
+	return wire.WriteMessage(st, data)
 }

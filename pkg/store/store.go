@@ -35,6 +35,7 @@ const (
 	Meta        Bucket = "meta"         // store
 	TrustLog    Bucket = "trust_log"    // trust: sequence number → entry
 	TrustTasks  Bucket = "trust_tasks"  // trust: removals not finished
+	Invites     Bucket = "invites"      // trust: invite ID → record
 	Nonces      Bucket = "nonces"       // admission: peer, nonce → outcome
 	NonceExpiry Bucket = "nonce_expiry" // admission: expiry, peer, nonce → nothing
 	Workloads   Bucket = "workloads"    // supervisor: workload ID → record
@@ -42,7 +43,7 @@ const (
 	Routes      Bucket = "routes"       // gateway: label → route
 )
 
-var buckets = [...]Bucket{Meta, TrustLog, TrustTasks, Nonces, NonceExpiry, Workloads, Remote, Routes}
+var buckets = [...]Bucket{Meta, TrustLog, TrustTasks, Invites, Nonces, NonceExpiry, Workloads, Remote, Routes}
 
 var (
 	keyVersion     = []byte("version")

@@ -24,9 +24,10 @@ type List struct {
 
 	writing sync.Mutex // one change at a time; never held together with mu while doing I/O
 
-	mu     sync.RWMutex
-	grants map[mesh.PeerID]Grant
-	head   head
+	mu        sync.RWMutex
+	grants    map[mesh.PeerID]Grant
+	head      head
+	expecting time.Time // until when some invite is open
 }
 
 // Open replays the trust log. It fails if the log is damaged.
@@ -39,6 +40,7 @@ func Open(st *store.Store, self mesh.PeerID, now func() time.Time) (*List, error
 	if err != nil {
 		return nil, err
 	}
+	l.noteInvites()
 	return l, nil
 }
 
@@ -104,6 +106,13 @@ func (l *List) Name(p mesh.PeerID) string {
 
 // Put adds or replaces a grant.
 func (l *List) Put(ctx context.Context, g Grant) error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	return l.put(ctx, g, nil)
+}
+
+// put is Put with something more in the same transaction; writing is held.
+func (l *List) put(ctx context.Context, g Grant, also func(*store.Tx) error) error {
 	if err := g.validate(); err != nil {
 		return err
 	}
@@ -113,8 +122,6 @@ func (l *List) Put(ctx context.Context, g Grant) error {
 	if g.Peer == l.self {
 		return mesh.Errorf(mesh.Invalid, "that is this machine's own ID").WithHint("add the ID that the other machine prints with: peerctl whoami")
 	}
-	l.writing.Lock()
-	defer l.writing.Unlock()
 	l.mu.RLock()
 	_, exists := l.grants[g.Peer]
 	n, at := len(l.grants), l.head
@@ -129,7 +136,7 @@ func (l *List) Put(ctx context.Context, g Grant) error {
 	if !exists && n >= MaxPeers {
 		return mesh.Errorf(mesh.Quota, "the trust list is full: %d peers", MaxPeers).WithHint("remove some: peerctl peers remove")
 	}
-	return l.commit(ctx, at, opPut, g, nil)
+	return l.commit(ctx, at, opPut, g, also)
 }
 
 // removal is a removal whose later steps are not finished.

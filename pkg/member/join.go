@@ -1,0 +1,187 @@
+package member
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"peercompute/pkg/control"
+	"peercompute/pkg/mesh"
+	"peercompute/pkg/peernet"
+	"peercompute/pkg/trust"
+	"peercompute/pkg/wire"
+)
+
+// This file is pairing in one string: one side makes an invite, the other joins
+// by it, and both trust each other from then on.
+
+const joinTime = 15 * time.Second
+
+// Invite opens an invite and returns its token, which is shown this once.
+func (a *api) Invite(ctx context.Context, in control.NewInvite) (control.Invite, error) {
+	i := trust.Invite{Expires: a.m.Now().Add(in.TTL).UTC(), Uses: in.Uses, Name: in.Name}
+	g := trust.Grant{Quota: trust.DefaultQuota()}
+	if err := change(&g, in.Change); err != nil {
+		return control.Invite{}, err
+	}
+	i.Allow, i.Quota = g.Allow, g.Quota
+	i, err := a.m.Trust.Invite(ctx, i)
+	if err != nil {
+		return control.Invite{}, err
+	}
+	var addrs []string
+	for _, full := range a.m.Net.Addrs() {
+		if addr, _, err := peernet.ParseAddr(full); err == nil && len(addrs) < 8 {
+			addrs = append(addrs, addr)
+		}
+	}
+	token, err := wire.Invite{Version: wire.Version, Peer: a.m.Key.ID, Addrs: addrs, Secret: i.Secret,
+		Expires: i.Expires.UnixMilli(), Allow: i.Allow.Names(), Name: in.As}.Token()
+	out := showInvite(i)
+	out.Token = token
+	return out, err
+}
+
+func showInvite(i trust.Invite) control.Invite {
+	return control.Invite{ID: i.ID, Expires: i.Expires, Uses: i.Uses, Allow: i.Allow.Names(), Name: i.Name}
+}
+
+// Invites lists the open invites, without their tokens.
+func (a *api) Invites(context.Context) ([]control.Invite, error) {
+	all, err := a.m.Trust.Invites()
+	out := []control.Invite{}
+	for _, i := range all {
+		out = append(out, showInvite(i))
+	}
+	return out, err
+}
+
+// WithdrawInvite closes an invite.
+func (a *api) WithdrawInvite(ctx context.Context, id string) (control.Invite, error) {
+	return control.Invite{ID: id}, a.m.Trust.Withdraw(ctx, id)
+}
+
+// Join trusts the inviter and is trusted by it, or nothing changes here.
+func (a *api) Join(ctx context.Context, in control.JoinInvite) (control.Peer, error) {
+	i, err := wire.ParseToken(in.Token)
+	if err != nil {
+		return control.Peer{}, err
+	}
+	if i.Peer == a.m.Key.ID {
+		return control.Peer{}, mesh.Errorf(mesh.Invalid, "that is an invite of this machine itself").WithHint("join with it on the other machine")
+	}
+	g, known := a.m.Trust.Get(i.Peer)
+	if !known {
+		g = trust.Grant{Peer: i.Peer, Quota: trust.DefaultQuota(), Added: a.m.Now().UTC()}
+		g.Name = a.joinName(i, in.Name)
+	} else if in.Name != "" {
+		g.Name = in.Name
+	}
+	for _, addr := range i.Addrs {
+		if _, _, err := peernet.ParseAddr(addr); err == nil && !slices.Contains(g.Addrs, addr) && len(g.Addrs) < 16 {
+			g.Addrs = append(g.Addrs, addr)
+		}
+	}
+	if err := change(&g, in.Change); err != nil {
+		return control.Peer{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, joinTime)
+	defer cancel()
+	s, done, err := a.m.Net.Knock(ctx, i.Peer, i.Addrs, wire.ProtocolJoin)
+	if err != nil {
+		return control.Peer{}, mesh.Errorf(mesh.KindOf(err), "cannot reach the one who invited").
+			WithHint("is its peerd running, and the invite still open (it ends %s)?", time.UnixMilli(i.Expires).UTC().Format(time.DateTime)).Because(err)
+	}
+	defer done()
+	defer s.Reset()
+	defer context.AfterFunc(ctx, s.Reset)()
+	if err := a.m.askToJoin(s, i, in.As); err != nil {
+		return control.Peer{}, err
+	}
+	// The other side trusts this machine now. If the process dies here, joining
+	// again with the same invite is refused, and peers add does the rest.
+	return a.save(ctx, g)
+}
+
+func (a *api) joinName(i wire.Invite, wished string) string {
+	name := wished
+	if name == "" {
+		name = i.Name
+	}
+	if name == "" {
+		return a.freeName(i.Peer)
+	}
+	if _, err := a.m.Trust.Find(name); err != nil || wished != "" {
+		return name
+	}
+	return a.freeName(i.Peer)
+}
+
+func (m *Member) askToJoin(s *peernet.Stream, i wire.Invite, as string) error {
+	var addrs []string
+	for _, full := range m.Net.Addrs() {
+		if addr, _, err := peernet.ParseAddr(full); err == nil && len(addrs) < 8 {
+			addrs = append(addrs, addr)
+		}
+	}
+	j := wire.NewJoin(i, m.Key.ID, as, addrs)
+	data, err := wire.SealJoin(m.Key.Private, j)
+	if err != nil {
+		return err
+	}
+	if err := wire.WriteMessage(s, data); err != nil {
+		return unanswered(err)
+	}
+	answer, err := wire.ReadMessage(s, wire.MaxJoin)
+	if err != nil {
+		return unanswered(err)
+	}
+	return wire.OpenJoined(answer, j, i.Secret)
+}
+
+func unanswered(err error) error {
+	return mesh.Errorf(mesh.Unavailable, "the one who invited did not answer").
+		WithHint("the invite may be used up or expired; ask for a new one: peerctl peers invite").Because(err)
+}
+
+// onJoin answers one who knocks.
+func (m *Member) onJoin(ctx context.Context, s *peernet.Stream) {
+	s.SetDeadline(time.Now().Add(joinTime))
+	data, err := wire.ReadMessage(s, wire.MaxJoin)
+	if err != nil {
+		s.Reset()
+		return
+	}
+	j, err := wire.OpenJoin(data, s.Peer(), m.Key.ID)
+	if err != nil {
+		m.Log.Info("refused a join", "peer", s.Peer(), "err", err)
+		s.Reset()
+		return
+	}
+	var addrs []string
+	for _, addr := range j.Addrs {
+		if clean, _, err := peernet.ParseAddr(addr); err == nil && clean != "" && len(addrs) < 8 {
+			addrs = append(addrs, clean)
+		}
+	}
+	g, secret, err := m.Trust.Redeem(ctx, s.Peer(), strings.ToLower(j.Name), addrs, func(have [16]byte) bool { return j.Knows(have) })
+	var answer wire.Joined
+	if err == nil {
+		answer = j.Accept(secret)
+		m.Net.Learn(g.Peer, g.Addrs)
+		m.trustChanged()
+		m.Log.Info("a peer joined by an invite", "peer", g.Peer, "name", g.Name, "allow", g.Allow.Names())
+	} else {
+		answer = j.Refuse(err)
+		m.Log.Info("refused a join", "peer", s.Peer(), "err", err)
+	}
+	out, err := wire.SealJoined(m.Key.Private, answer)
+	if err == nil {
+		err = wire.WriteMessage(s, out)
+	}
+	if err != nil {
+		m.Log.Info("cannot answer a join", "peer", s.Peer(), "err", err)
+		s.Reset()
+	}
+}

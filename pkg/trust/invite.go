@@ -1,0 +1,228 @@
+package trust
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"time"
+
+	"peercompute/pkg/mesh"
+	"peercompute/pkg/store"
+)
+
+// Bounds of invites.
+const (
+	MaxInvites   = 16 // open at once
+	MaxInviteTTL = 7 * 24 * time.Hour
+	MaxUses      = 100
+)
+
+// Invite is a standing offer of trust to whoever knows its secret.
+type Invite struct {
+	ID      string    `json:"id"` // 8 hex digits; names the invite, proves nothing
+	Secret  [16]byte  `json:"secret"`
+	Expires time.Time `json:"expires"`
+	Uses    int       `json:"uses"` // that are left
+	Allow   Allow     `json:"allow"`
+	Quota   Quota     `json:"quota"`
+	Name    string    `json:"name,omitempty"` // for the one who joins; empty = as it calls itself
+}
+
+// Invite opens an invite.
+func (l *List) Invite(ctx context.Context, i Invite) (Invite, error) {
+	now := l.now()
+	switch ttl := i.Expires.Sub(now); {
+	case ttl <= 0 || ttl > MaxInviteTTL:
+		return i, mesh.Errorf(mesh.Invalid, "an invite lasts up to %s, not %s", MaxInviteTTL, ttl.Round(time.Second))
+	case i.Uses < 1 || i.Uses > MaxUses:
+		return i, mesh.Errorf(mesh.Invalid, "an invite is for 1 to %d uses, not %d", MaxUses, i.Uses)
+	case i.Name != "" && i.Uses > 1:
+		return i, mesh.Errorf(mesh.Invalid, "an invite for several cannot name the one who joins")
+	}
+	if err := (Grant{Name: "x" + i.Name, Allow: i.Allow, Quota: i.Quota}).validate(); err != nil {
+		return i, err
+	}
+	rand.Read(i.Secret[:])
+	var id [4]byte
+	rand.Read(id[:])
+	i.ID = hex.EncodeToString(id[:])
+	open := 0
+	err := l.store.Update(ctx, func(tx *store.Tx) error {
+		left, err := openInvites(tx, now)
+		if err != nil {
+			return err
+		}
+		if open = len(left) + 1; open > MaxInvites {
+			return mesh.Errorf(mesh.Quota, "%d invites are open already", MaxInvites).WithHint("withdraw some: peerctl peers invites")
+		}
+		return tx.PutJSON(store.Invites, []byte(i.ID), i)
+	})
+	if err == nil {
+		l.noteInvites()
+	}
+	return i, err
+}
+
+// openInvites lists the invites that can still be used, and drops the others.
+func openInvites(tx *store.Tx, now time.Time) ([]Invite, error) {
+	var live []Invite
+	var dead []string
+	err := tx.Each(store.Invites, nil, func(k, _ []byte) (bool, error) {
+		var i Invite
+		if _, err := tx.GetJSON(store.Invites, k, &i); err != nil {
+			return false, err
+		}
+		if i.Uses < 1 || !now.Before(i.Expires) {
+			dead = append(dead, string(k))
+		} else {
+			live = append(live, i)
+		}
+		return true, nil
+	})
+	for _, k := range dead {
+		if err == nil {
+			err = tx.Delete(store.Invites, []byte(k))
+		}
+	}
+	return live, err
+}
+
+// Invites lists the open ones, the next to expire first.
+func (l *List) Invites() ([]Invite, error) {
+	var out []Invite
+	err := l.store.View(func(tx *store.Tx) error {
+		return tx.Each(store.Invites, nil, func(k, _ []byte) (bool, error) {
+			var i Invite
+			_, err := tx.GetJSON(store.Invites, k, &i)
+			if i.Uses > 0 && l.now().Before(i.Expires) {
+				out = append(out, i)
+			}
+			return true, err
+		})
+	})
+	slices.SortFunc(out, func(a, b Invite) int { return a.Expires.Compare(b.Expires) })
+	return out, err
+}
+
+// Withdraw closes an invite.
+func (l *List) Withdraw(ctx context.Context, id string) error {
+	err := l.store.Update(ctx, func(tx *store.Tx) error {
+		if tx.Get(store.Invites, []byte(id)) == nil {
+			return mesh.Errorf(mesh.NotFound, "there is no open invite %q", id).WithHint("list them with: peerctl peers invites")
+		}
+		return tx.Delete(store.Invites, []byte(id))
+	})
+	if err == nil {
+		l.noteInvites()
+	}
+	return err
+}
+
+// Expecting reports whether an invite is open, so that a stranger may knock.
+func (l *List) Expecting() bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.now().Before(l.expecting)
+}
+
+// noteInvites remembers until when some invite is open.
+func (l *List) noteInvites() {
+	all, err := l.Invites()
+	var until time.Time
+	for _, i := range all {
+		if err == nil && i.Expires.After(until) {
+			until = i.Expires
+		}
+	}
+	l.mu.Lock()
+	l.expecting = until
+	l.mu.Unlock()
+}
+
+// Redeem trusts p under the invite whose secret it has shown to know, and uses the
+// invite up in the same transaction. It returns the grant and the secret.
+func (l *List) Redeem(ctx context.Context, p mesh.PeerID, name string, addrs []string, knows func([16]byte) bool) (g Grant, secret [16]byte, err error) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	all, err := l.Invites()
+	if err != nil {
+		return Grant{}, secret, err
+	}
+	var used *Invite
+	for n := range all { // all of them, so that time says nothing about which
+		if knows(all[n].Secret) && used == nil {
+			used = &all[n]
+		}
+	}
+	if used == nil {
+		return Grant{}, secret, mesh.Errorf(mesh.Denied, "the invite is unknown, used up or expired").WithRule("join.secret").
+			WithHint("ask for a new one: peerctl peers invite")
+	}
+	g, known := l.Get(p)
+	if !known {
+		g = Grant{Peer: p, Added: l.now().UTC(), Quota: used.Quota}
+	}
+	g.Name = l.nameFor(g, used.Name, name)
+	g.Allow |= used.Allow
+	for _, a := range addrs {
+		if !slices.Contains(g.Addrs, a) && len(g.Addrs) < 16 {
+			g.Addrs = append(g.Addrs, a)
+		}
+	}
+	err = l.put(ctx, g, func(tx *store.Tx) error {
+		var i Invite
+		ok, err := tx.GetJSON(store.Invites, []byte(used.ID), &i)
+		if err != nil {
+			return err
+		}
+		if !ok || i.Uses < 1 {
+			return mesh.Errorf(mesh.Denied, "the invite is used up").WithRule("join.secret")
+		}
+		if i.Uses--; i.Uses == 0 {
+			return tx.Delete(store.Invites, []byte(i.ID))
+		}
+		return tx.PutJSON(store.Invites, []byte(i.ID), i)
+	})
+	if err == nil {
+		l.noteInvites()
+	}
+	return g, used.Secret, err
+}
+
+// nameFor chooses a free name: what it has, what was meant for it, what it would
+// like, or a number behind that.
+func (l *List) nameFor(g Grant, meant, wished string) string {
+	if g.Name != "" {
+		return g.Name
+	}
+	name := meant
+	if name == "" {
+		name = wished
+	}
+	if !mesh.ValidLabel(name) || name == "self" {
+		name = "peer"
+	}
+	if len(name) > mesh.MaxName-4 {
+		name = name[:mesh.MaxName-4]
+	}
+	free := name
+	for n := 2; ; n++ {
+		if _, taken := l.byName(free); !taken {
+			return free
+		}
+		free = fmt.Sprintf("%s-%d", name, n)
+	}
+}
+
+func (l *List) byName(name string) (Grant, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for _, g := range l.grants {
+		if g.Name == name {
+			return g, true
+		}
+	}
+	return Grant{}, false
+}
