@@ -1,8 +1,11 @@
 package wasm
 
 import (
+	"bufio"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"peercompute/pkg/driver"
 	"peercompute/pkg/driver/drivertest"
@@ -59,6 +62,45 @@ func TestGoGuest(t *testing.T) {
 		res, body := get(t, c, "http://app/send:8")
 		if res.StatusCode != 201 || len(body) != 8<<20 || len(res.Header["Set-Cookie"]) != 2 {
 			t.Errorf("got %d, %d bytes, %v", res.StatusCode, len(body), res.Header)
+		}
+	})
+	t.Run("events are live", func(t *testing.T) {
+		res, err := c.Get("http://app/events:4")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		first, err := bufio.NewReader(res.Body).ReadString('\n')
+		if err != nil || first != "data: 0\n" {
+			t.Errorf("got %q, %v", first, err)
+		}
+		if active(t, service) != 1 {
+			t.Error("the first event came after the last")
+		}
+	})
+	t.Run("a sleeper is woken at its deadline", func(t *testing.T) {
+		began := time.Now()
+		w := r.workload(digest, mesh.Job, func(s *mesh.Spec) { s.Args = []string{"sleep:60000"}; s.Timeout = 300 * time.Millisecond })
+		if _, exit := r.output(w); exit.Kind != mesh.Timeout || time.Since(began) > 10*time.Second {
+			t.Errorf("got %+v after %s", exit, time.Since(began))
+		}
+	})
+	t.Run("what it says of its end is in the log", func(t *testing.T) {
+		w := r.workload(digest, mesh.Job, func(s *mesh.Spec) { s.Args = []string{"panic"} })
+		if exit, err := r.start(w).Wait(t.Context()); err != nil || exit.Code != 2 || exit.Kind != 0 {
+			t.Errorf("got %+v, %v", exit, err)
+		}
+		if log := readLog(t, r, w.ID, driver.LogOptions{}); !strings.Contains(log, "panic: on request") {
+			t.Errorf("the log is %q", log)
+		}
+	})
+	t.Run("the same run burns the same fuel", func(t *testing.T) {
+		w := r.workload(digest, mesh.Job, func(s *mesh.Spec) { s.Args = []string{"nothing"} })
+		_, first := r.output(w)
+		_, second := r.output(w)
+		t.Logf("%d and %d units", first.Fuel, second.Fuel)
+		if first.Fuel == 0 {
+			t.Error("none at all")
 		}
 	})
 	t.Run("memory", func(t *testing.T) {

@@ -55,7 +55,7 @@ func New(cfg Config) (*Driver, error) {
 			return nil, fmt.Errorf("cannot make a WASM driver: %w", err)
 		}
 	}
-	// Workers cross it to theirs, as another user, before they lose sight of it.
+	// It may have been there before, with other rights.
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make a WASM driver: %w", err)
 	}
@@ -72,10 +72,14 @@ func (d *Driver) removeStale() {
 	}
 	mine := map[string]bool{}
 	for _, e := range entries {
-		mine[e.Name()] = true
+		mine[d.groupName(e.Name())] = true
 	}
 	jail.RemoveStale(d.cfg.GroupParent, func(name string) bool { return mine[name] })
 }
+
+// groupName is the name of the memory group of an owner's worker. Several peerds
+// may have the same owner and the same parent group.
+func (d *Driver) groupName(owner string) string { return shortHash(d.cfg.Dir + "\x00" + owner) }
 
 // Hardening lists what confines workers elsewhere and is missing on this machine,
 // one line each; empty means nothing is.

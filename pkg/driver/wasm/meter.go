@@ -69,12 +69,7 @@ func (m *meter) within() bool {
 	if m.counter == nil {
 		return true
 	}
-	left, err := m.fuel.Charge(int64(m.counter.Get()), 0)
-	if err != nil {
-		return false
-	}
-	m.counter.Set(uint64(left))
-	return true
+	return m.fuel.Exceeded(int64(m.counter.Get())) == nil
 }
 
 // used is how many units the instance has burnt.

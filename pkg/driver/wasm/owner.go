@@ -21,7 +21,7 @@ import (
 // owner is a peer that has guests here, and the worker that runs them.
 type owner struct {
 	d    *Driver
-	name string // of its directory and its memory group
+	name string // of its directory
 
 	turn chan struct{} // holds one token: one goroutine starts or ends the worker
 
@@ -148,7 +148,7 @@ func (o *owner) start(ctx context.Context) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot start a WASM worker: %w", err)
 	}
-	group, err := jail.NewGroup(o.d.cfg.GroupParent, o.name, o.d.cfg.Limits.WorkerMemory+workerOverhead)
+	group, err := jail.NewGroup(o.d.cfg.GroupParent, o.d.groupName(o.name), o.d.cfg.Limits.WorkerMemory+workerOverhead)
 	if err != nil {
 		o.d.cfg.Log.Debug("a WASM worker has no memory group", "reason", err)
 	}
@@ -160,7 +160,7 @@ func (o *owner) start(ctx context.Context) (*process, error) {
 		defer cancel()
 		return nil, errors.Join(err, group.Remove(gctx))
 	}
-	o.d.cfg.Log.Info("WASM worker started", "owner", o.name, "pid", p.cmd.Process.Pid, "after", time.Since(began), "missing", p.missing)
+	o.d.cfg.Log.Info("WASM worker started", "owner", o.name, "pid", p.cmd.Process.Pid, "after", time.Since(began), "confined", p.held, "missing", p.missing)
 	o.d.work.Go(func() {
 		<-p.dead
 		o.d.cfg.Log.Info("WASM worker ended", "owner", o.name, "pid", p.cmd.Process.Pid, "reason", p.epitaph(), "stderr", p.stderr.String())
@@ -172,8 +172,9 @@ func (o *owner) start(ctx context.Context) (*process, error) {
 // the compiler above all.
 const workerOverhead = 512 << 20
 
-// firstUID is the first of the user IDs that workers get where peerd is root; each
-// owner has its own, so that its worker cannot touch another's files or processes.
+// firstUID is the first of the user IDs that workers get where peerd is root, so
+// that nothing else on the machine is theirs. Owners differ, but for a collision,
+// which what else confines a worker has to bear.
 const firstUID = 0x50000000
 
 // directory makes the one directory that a worker sees, and says as which user.

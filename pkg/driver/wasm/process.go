@@ -121,9 +121,10 @@ func (p *process) ask(k kind, ask any, files ...*os.File) (*question, error) {
 	case p.pending == nil:
 		p.mu.Unlock()
 		return nil, p.gone()
-	case len(p.pending) >= maxCalls:
+	case len(p.pending) >= maxCalls, k == askJob && len(p.pending) >= maxJobs:
+		n := len(p.pending)
 		p.mu.Unlock()
-		return nil, mesh.Errorf(mesh.Overloaded, "the WASM worker has %d calls to answer", maxCalls)
+		return nil, mesh.Errorf(mesh.Overloaded, "this peer runs %d jobs of yours and takes no more now", n)
 	}
 	p.pending[q.id] = q.reply
 	p.mu.Unlock()

@@ -313,3 +313,35 @@ func FuzzFrame(f *testing.F) {
 		}
 	})
 }
+
+func TestJobsLeaveRoomForQuestions(t *testing.T) {
+	r := newRig(t, Limits{})
+	w := r.workload(r.shelf.bytes(spinModule("")), mesh.HTTP, nil)
+	task := r.start(w)
+	task.p.mu.Lock()
+	for i := range uint32(maxJobs) {
+		task.p.pending[1<<31+i] = make(chan frame, 1)
+	}
+	task.p.mu.Unlock()
+	if _, err := task.p.ask(askJob, struct{}{}); mesh.KindOf(err) != mesh.Overloaded {
+		t.Errorf("one job too many: %v", err)
+	}
+	if _, err := task.Stats(t.Context()); err != nil {
+		t.Errorf("a question: %v", err)
+	}
+}
+
+func TestReasonsAreOneLine(t *testing.T) {
+	got := sane(mesh.Exit{Reason: "a\nb\x1b[31m" + strings.Repeat("c", 1000)}).Reason
+	if strings.ContainsAny(got, "\n\x1b") || len(got) > 600 {
+		t.Errorf("got %q", got)
+	}
+}
+
+// Two peerds on one machine may run guests of the same owner.
+func TestDriversDoNotShareGroups(t *testing.T) {
+	a, b := &Driver{cfg: Config{Dir: "/a"}}, &Driver{cfg: Config{Dir: "/b"}}
+	if a.groupName("owner") == b.groupName("owner") {
+		t.Error("one name for two groups")
+	}
+}

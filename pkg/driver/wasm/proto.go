@@ -2,7 +2,9 @@ package wasm
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
+	"unicode"
 
 	"peercompute/pkg/mesh"
 )
@@ -108,6 +110,17 @@ func decodeError(b []byte) error {
 type causeError string
 
 func (e causeError) Error() string { return string(e) }
+
+// sane is an exit as a worker reported it, fit to be shown: its reason is a line.
+func sane(e mesh.Exit) mesh.Exit {
+	e.Reason = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, clip(e.Reason, 500))
+	return e
+}
 
 // clip bounds a string that a guest may have made.
 func clip(s string, n int) string {

@@ -66,7 +66,7 @@ func (d *Driver) attend(ctx context.Context, p *process, q *question, run uint64
 		<-done
 	}
 	if err == nil {
-		return exit, nil
+		return sane(exit), nil
 	}
 	if p.isDead() {
 		return p.exit(), nil

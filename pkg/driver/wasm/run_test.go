@@ -42,6 +42,7 @@ func TestRunEnds(t *testing.T) {
 		{name: "by itself", module: sayModule("hello"), out: "hello"},
 		{name: "with a status", module: exitModule(3), want: mesh.Exit{Code: 3}},
 		{name: "at a trap", module: trapModule(), want: mesh.Exit{Code: 134, Kind: mesh.Trap, Reason: "trap: unreachable"}},
+		{name: "in too deep", module: assemble("", call(3)), change: func(s *mesh.Spec) { s.Resources.Fuel = 1 << 60 }, want: mesh.Exit{Code: 134, Kind: mesh.Trap, Reason: "trap: stack overflow"}},
 		{
 			name: "out of fuel", module: spinModule("begun"), change: func(s *mesh.Spec) { s.Resources.Fuel = 50_000_000 }, out: "begun",
 			want: mesh.Exit{Code: 137, Kind: mesh.OutOfFuel, Reason: "out of fuel", Fuel: 50_000_000},

@@ -110,9 +110,9 @@ func (t *task) await(job *question) mesh.Exit {
 	}
 	var exit mesh.Exit
 	if err := job.wait(context.Background(), &exit); err != nil {
-		return failedExit(t.p, err)
+		exit = failedExit(t.p, err)
 	}
-	return exit
+	return sane(exit)
 }
 
 // failedExit is the exit of a job that err kept from running to its end.

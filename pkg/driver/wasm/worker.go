@@ -22,8 +22,12 @@ import (
 // linkFD is the file descriptor on which a worker finds its connection to peerd.
 const linkFD = 3
 
-// maxCalls is how many calls a worker has under way at once; peerd keeps below.
-const maxCalls = 512
+// How many calls a worker has under way at once. peerd sees to it, and keeps room
+// beside the jobs for what is asked about them.
+const (
+	maxCalls = 512
+	maxJobs  = 384
+)
 
 // WorkerMain is the life of a worker process: it confines itself, does what peerd
 // asks, and returns when peerd closes the connection or is gone. The command that
