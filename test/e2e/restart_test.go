@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"net/http"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -12,16 +11,15 @@ import (
 	"peercompute/test/internal/testmesh"
 )
 
-// engineWorks is whether containers take part in tests that can do without.
-func engineWorks() bool { return exec.Command("docker", "version").Run() == nil }
-
 // peerd is killed with ten workloads running. Started again it adopts the same
 // containers, starts the guests anew, and all answer at the same addresses.
 func TestTenWorkloadsSurviveKill(t *testing.T) {
 	t.Parallel()
 	image, boxes := "", 0
-	if engineWorks() {
+	if testmesh.HasEngine() {
 		image, boxes = container(t), 5 // before the mesh, so that it goes after the containers
+	} else {
+		t.Log("no engine: all ten are guests")
 	}
 	m := testmesh.New(t)
 	alice, bob, gw := m.Trio()

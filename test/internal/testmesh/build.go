@@ -143,8 +143,11 @@ func Program(t testing.TB, name string) string {
 	return shop.build(t, name, "./cmd/"+name, []string{"CGO_ENABLED=0"})
 }
 
-// Wasm returns an example (hello-wasm, wordcount) as a WASI module.
+// Wasm returns an example (hello-wasm, wordcount) as a WASI module, of some 2 MB.
 func Wasm(t testing.TB, example string) string {
 	t.Helper()
+	if Race() {
+		t.Skip("under the race detector a large module takes longer to compile than a worker may")
+	}
 	return shop.build(t, example+".wasm", "./examples/"+example, []string{"GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0"}, "-ldflags=-s -w")
 }
