@@ -15,6 +15,7 @@ type Machine struct {
 	CPU    string  `json:"cpu"`
 	Kernel string  `json:"kernel"`
 	Go     string  `json:"go"`
+	TCP    string  `json:"tcp"`    // congestion control
 	Files  string  `json:"files"`  // file system under the temporary directory
 	Load   float64 `json:"load"`   // load average of the last minute, at the start; -1 = not known
 	Engine string  `json:"engine"` // version of the Docker engine; empty = none answers
@@ -25,6 +26,7 @@ func describeMachine(dir string) Machine {
 		Cores:  runtime.NumCPU(),
 		CPU:    processor(),
 		Kernel: command("uname", "-sr"),
+		TCP:    command("cat", "/proc/sys/net/ipv4/tcp_congestion_control"),
 		Go:     runtime.Version(),
 		Files:  command("stat", "-f", "-c", "%T", dir),
 		Load:   loadAverage(),

@@ -90,28 +90,40 @@ func run(ctx context.Context, o options) (err error) {
 	for _, w := range r.Warnings {
 		note("warning: %s", w)
 	}
+	err = r.measure(ctx, b, chosen)
+	r.LoadAfter = loadAverage()
+	r.print(os.Stdout)
+	if o.out != "" {
+		err = errors.Join(err, r.save(o.out))
+	}
+	return err
+}
+
+// measure runs the sections. One that fails does not keep the others from being
+// measured, but the error says so.
+func (r *Result) measure(ctx context.Context, b *bench, chosen []section) error {
+	var errs []error
 	for _, s := range chosen {
 		note("(%s) %s", s.key, s.title)
 		out := Section{Key: s.key, Title: s.title}
 		began := time.Now()
 		err := s.run(ctx, b, &out)
+		out.Seconds = time.Since(began).Seconds()
 		var skip skipped
 		switch {
+		case ctx.Err() != nil:
+			return errors.New("interrupted")
 		case errors.As(err, &skip):
 			out.Skipped = string(skip)
 		case err != nil:
-			return fmt.Errorf("section %s: %w", s.key, err)
+			note("    failed: %v", err)
+			out.Failed = err.Error()
+			errs = append(errs, fmt.Errorf("section %s: %w", s.key, err))
 		}
-		out.Seconds = time.Since(began).Seconds()
 		r.Sections = append(r.Sections, out)
 	}
 	slices.SortFunc(r.Sections, func(x, y Section) int { return strings.Compare(x.Key, y.Key) })
-	r.LoadAfter = loadAverage()
-	r.print(os.Stdout)
-	if o.out == "" {
-		return nil
-	}
-	return r.save(o.out)
+	return errors.Join(errs...)
 }
 
 func choose(only string) ([]section, error) {

@@ -66,10 +66,7 @@ func measureProxy(ctx context.Context, b *bench, out *Section) error {
 	if err != nil {
 		return err
 	}
-	d, rounds := 2*time.Second, b.rounds(5)
-	if b.quick {
-		d = time.Second
-	}
+	d, rounds := time.Second, b.rounds(5)
 	for _, l := range []proxyLoad{{1, false}, {16, false}, {64, false}, {1, true}, {16, true}, {64, true}} {
 		if err := measureLoad(ctx, out, hello, l, rounds, d, ""); err != nil {
 			return err

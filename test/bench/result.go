@@ -25,6 +25,7 @@ type Section struct {
 	Title   string   `json:"title"`
 	Seconds float64  `json:"seconds"` // that measuring it took
 	Skipped string   `json:"skipped,omitempty"`
+	Failed  string   `json:"failed,omitempty"`
 	Notes   []string `json:"notes,omitempty"`
 	Rows    []Row    `json:"rows,omitempty"`
 }

@@ -51,10 +51,11 @@ func TestResultIsSavedAndPrinted(t *testing.T) {
 	r := Result{Warnings: []string{"busy"}, Sections: []Section{
 		{Key: "a", Title: "Tunnel", Rows: []Row{s.row("64 × 100 B", "req/s").want("gateway", "≥ 0.15", func(c Cell) bool { return c.Ratio >= 0.15 })}},
 		{Key: "b", Title: "Deploy", Skipped: "no engine"},
+		{Key: "d", Title: "Admission", Failed: "disk full"},
 	}}
 	var out strings.Builder
 	r.print(&out)
-	for _, want := range []string{"warning: busy", "(a) Tunnel", "0.250", "≥ 0.15: ok", "skipped: no engine"} {
+	for _, want := range []string{"warning: busy", "(a) Tunnel", "0.250", "≥ 0.15: ok", "skipped: no engine", "failed: disk full"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in:\n%s", want, out.String())
 		}

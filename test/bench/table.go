@@ -10,8 +10,8 @@ import (
 func (r Result) print(w io.Writer) {
 	m := r.Machine
 	fmt.Fprintf(w, "Peer Compute, measured %s\n", r.Started.Format("2006-01-02 15:04 MST"))
-	fmt.Fprintf(w, "%d cores (%s), %s, %s, files on %s; load %.2f at the start, %.2f at the end\n",
-		m.Cores, m.CPU, m.Kernel, m.Go, m.Files, m.Load, r.LoadAfter)
+	fmt.Fprintf(w, "%d cores (%s), %s, TCP %s, files on %s, Docker %s, %s; load %.2f at the start, %.2f at the end\n",
+		m.Cores, m.CPU, m.Kernel, known(m.TCP), known(m.Files), known(m.Engine), m.Go, m.Load, r.LoadAfter)
 	for _, t := range r.Warnings {
 		fmt.Fprintln(w, "warning:", t)
 	}
@@ -25,6 +25,9 @@ func (s Section) print(w io.Writer) {
 	if s.Skipped != "" {
 		fmt.Fprintln(w, "    skipped:", s.Skipped)
 	}
+	if s.Failed != "" {
+		fmt.Fprintln(w, "    failed:", s.Failed)
+	}
 	// Rows with the same subjects are one table.
 	for i := 0; i < len(s.Rows); {
 		j := i + 1
@@ -37,6 +40,14 @@ func (s Section) print(w io.Writer) {
 	for _, n := range s.Notes {
 		fmt.Fprintln(w, "    note:", n)
 	}
+}
+
+// known is s, or says that there is nothing to say.
+func known(s string) string {
+	if s == "" {
+		return "–"
+	}
+	return s
 }
 
 func (r Row) heading() string {

@@ -63,10 +63,7 @@ func measureWasmRequests(ctx context.Context, b *bench, t *trio, hello string, o
 	if err != nil {
 		return err
 	}
-	d := 2 * time.Second
-	if b.quick {
-		d = time.Second
-	}
+	d := time.Second
 	for _, conns := range []int{1, 16} {
 		var rate, half series
 		for range b.rounds(5) {
