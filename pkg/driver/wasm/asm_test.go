@@ -75,10 +75,12 @@ func assemble(text string, body ...[]byte) []byte {
 	code = cat([]byte{1, 1, 0x7f}, code, end)
 	wasi := "wasi_snapshot_preview1"
 	return cat([]byte("\x00asm\x01\x00\x00\x00"),
-		section(1, []byte{3, // types
+		section(1, []byte{
+			3, // types
 			0x60, 4, 0x7f, 0x7f, 0x7f, 0x7f, 1, 0x7f,
 			0x60, 1, 0x7f, 0,
-			0x60, 0, 0}),
+			0x60, 0, 0,
+		}),
 		section(2, []byte{3}, name(wasi), name("fd_read"), []byte{0, 0}, name(wasi), name("fd_write"), []byte{0, 0}, name(wasi), name("proc_exit"), []byte{0, 1}),
 		section(3, []byte{1, 2}),
 		section(5, []byte{1, 0, 1}),

@@ -29,6 +29,9 @@ const (
 	maxJobs  = 384
 )
 
+// longCompile is how long it takes to compile what leaves much memory behind.
+const longCompile = 100 * time.Millisecond
+
 // WorkerMain is the life of a worker process: it confines itself, does what peerd
 // asks, and returns when peerd closes the connection or is gone. The command that
 // Config.Command names must call it first thing and exit when it returns.
@@ -126,9 +129,13 @@ func (w *worker) listen() error {
 		room <- struct{}{}
 		go func() {
 			defer func() { <-room }()
+			began := time.Now()
 			v, err := w.handle(f)
 			// An error means that peerd is gone, which listen sees as well.
 			_ = w.reply(f.call, v, err)
+			if f.kind == askLoad && time.Since(began) > longCompile {
+				debug.FreeOSMemory() // a compiler's heap is many times what a service needs
+			}
 		}()
 	}
 }

@@ -47,7 +47,10 @@ func RestrictThread(root, exe string) (Applied, error) {
 		{root, ownFiles & rules.Handled_access_fs, true},
 		{exe, unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_READ_FILE, true},
 		// For a program that is linked dynamically.
-		{"/lib", libraries, false}, {"/lib64", libraries, false}, {"/usr/lib", libraries, false}, {"/usr/lib64", libraries, false},
+		{"/lib", libraries, false},
+		{"/lib64", libraries, false},
+		{"/usr/lib", libraries, false},
+		{"/usr/lib64", libraries, false},
 		{"/etc/ld.so.cache", unix.LANDLOCK_ACCESS_FS_READ_FILE, false},
 		// Of another process, Landlock shows nothing there that tracing would not show.
 		{"/proc", unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_READ_DIR, false},
