@@ -117,7 +117,7 @@ func (g *Gateway) Run(ctx context.Context, ready func(public string)) error {
 		return eg.Wait()
 	}
 	served := false
-	err = g.m.Run(ctx, handlers, nil, member.Hooks{Withdraw: g.withdraw, Status: g.status}, up, func(ctx context.Context) error {
+	err = g.m.Run(ctx, handlers, nil, member.Hooks{Withdraw: g.withdraw, Halt: g.halt, Status: g.status}, up, func(ctx context.Context) error {
 		served = true
 		return serve(ctx)
 	})
@@ -176,6 +176,14 @@ func (g *Gateway) onUnpublish(_ context.Context, c *request.Call) (request.Reply
 // withdraw ends what a removed peer has here.
 func (g *Gateway) withdraw(_ context.Context, p mesh.PeerID, _ bool) ([]mesh.WorkloadID, error) {
 	g.table.WithdrawAll(p)
+	return nil, nil
+}
+
+// halt drops every route.
+func (g *Gateway) halt(context.Context) ([]mesh.WorkloadID, error) {
+	for _, r := range g.table.List() {
+		g.table.Withdraw(r.Publisher, r.Workload)
+	}
 	return nil, nil
 }
 

@@ -17,6 +17,17 @@ type Policy struct {
 	Workloads int
 	Resources mesh.Resources // sums; PIDs and Fuel are per workload
 	Runtimes  []mesh.Runtime // that can run here now
+	Paused    *Pause         // nil = open
+}
+
+// Pause says that the owner lends nothing new for a while.
+type Pause struct {
+	Until time.Time `json:"until"` // zero = until it is resumed
+}
+
+// InForce reports whether the pause still holds.
+func (p *Pause) InForce(now time.Time) bool {
+	return p != nil && (p.Until.IsZero() || now.Before(p.Until))
 }
 
 // Usage is what runs already.
@@ -50,6 +61,13 @@ type Decision struct {
 func Decide(p Policy, g trust.Grant, s mesh.Spec, u Usage) Decision {
 	if !g.Allow.Has(trust.Deploy) {
 		return Decision{Rule: "grant.deploy", Reason: "you may not deploy here", Ask: "--allow deploy"}
+	}
+	if p.Paused != nil {
+		opens := "until its owner resumes it"
+		if !p.Paused.Until.IsZero() {
+			opens = "until " + p.Paused.Until.UTC().Format("2006-01-02 15:04 MST")
+		}
+		return Decision{Rule: "host.paused", Reason: "this machine takes no new work " + opens}
 	}
 	return limits(p, g, s, u)
 }
@@ -125,7 +143,7 @@ func (d Decision) Refusal(asker mesh.PeerID) error {
 		return nil
 	}
 	kind := mesh.Quota
-	if d.Rule == "grant.deploy" || d.Rule == "grant.publish" || d.Rule == "host.runtime" || d.Rule == "" {
+	if d.Rule == "grant.deploy" || d.Rule == "grant.publish" || d.Rule == "host.runtime" || d.Rule == "host.paused" || d.Rule == "" {
 		kind = mesh.Denied
 	}
 	e := mesh.Errorf(kind, "%s", d.Reason).WithRule(d.Rule)

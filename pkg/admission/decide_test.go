@@ -52,6 +52,7 @@ func TestEachLimit(t *testing.T) {
 		"host.memory":    func(_ *Policy, _ *trust.Grant, _ *mesh.Spec, u *Usage) { u.Host.Resources.Memory = 4 << 30 },
 		"host.disk":      func(_ *Policy, _ *trust.Grant, _ *mesh.Spec, u *Usage) { u.Host.Resources.Disk = 4 << 30 },
 		"host.runtime":   func(p *Policy, _ *trust.Grant, _ *mesh.Spec, _ *Usage) { p.Runtimes = []mesh.Runtime{mesh.Wasm} },
+		"host.paused":    func(p *Policy, _ *trust.Grant, _ *mesh.Spec, _ *Usage) { p.Paused = &Pause{} },
 		"host.timeout":   func(_ *Policy, _ *trust.Grant, s *mesh.Spec, _ *Usage) { s.Timeout = mesh.MaxTimeout + time.Second },
 	} {
 		p, g, s, u := ample()
@@ -105,5 +106,23 @@ func TestRoutes(t *testing.T) {
 	g.Allow = trust.Deploy | trust.Route
 	if DecideRoute(g, 0).Allow {
 		t.Error("names without the grant to publish")
+	}
+}
+
+func TestPauseEnds(t *testing.T) {
+	now := time.Now()
+	var none *Pause
+	for name, c := range map[string]struct {
+		p    *Pause
+		want bool
+	}{
+		"none":      {none, false},
+		"open end":  {&Pause{}, true},
+		"under way": {&Pause{Until: now.Add(time.Second)}, true},
+		"over":      {&Pause{Until: now.Add(-time.Second)}, false},
+	} {
+		if got := c.p.InForce(now); got != c.want {
+			t.Errorf("%s: in force %t, want %t", name, got, c.want)
+		}
 	}
 }

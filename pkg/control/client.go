@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"peercompute/pkg/frame"
 	"peercompute/pkg/mesh"
@@ -94,6 +95,26 @@ func (c *Client) WithdrawInvite(ctx context.Context, id string) (i Invite, err e
 // Join trusts the one who invited, and is trusted by it.
 func (c *Client) Join(ctx context.Context, j JoinInvite) (p Peer, err error) {
 	return p, c.call(ctx, "POST", "/v1/join", j, &p)
+}
+
+// Lockdown denies everybody, closes every connection and stops every workload.
+func (c *Client) Lockdown(ctx context.Context) (l Lockdown, err error) {
+	return l, c.call(ctx, "POST", "/v1/lockdown", nil, &l)
+}
+
+// Unlock makes the trust list count again.
+func (c *Client) Unlock(ctx context.Context) (l Lockdown, err error) {
+	return l, c.call(ctx, "DELETE", "/v1/lockdown", nil, &l)
+}
+
+// Pause refuses new work of peers, for a while or (0) until Resume.
+func (c *Client) Pause(ctx context.Context, d time.Duration) (p Pause, err error) {
+	return p, c.call(ctx, "POST", "/v1/pause", Pause{For: d}, &p)
+}
+
+// Resume takes new work again.
+func (c *Client) Resume(ctx context.Context) (p Pause, err error) {
+	return p, c.call(ctx, "DELETE", "/v1/pause", nil, &p)
 }
 
 // UploadModule stores a WASM module on the node, by digest.

@@ -30,11 +30,15 @@ type Members interface {
 	Invites(ctx context.Context) ([]Invite, error)
 	WithdrawInvite(ctx context.Context, id string) (Invite, error)
 	Join(ctx context.Context, j JoinInvite) (Peer, error)
+	Lockdown(ctx context.Context) (Lockdown, error)
+	Unlock(ctx context.Context) (Lockdown, error)
 }
 
 // Workloads is what a node answers that runs workloads. Refs are names or unique
 // ID prefixes; peer narrows the search and may be empty.
 type Workloads interface {
+	Pause(ctx context.Context, d time.Duration) (Pause, error)
+	Resume(ctx context.Context) (Pause, error)
 	UploadModule(ctx context.Context, r io.Reader) (Module, error)
 	Deploy(ctx context.Context, d Deploy, emit func(DeployEvent) error) error
 	Workloads(ctx context.Context, peer string) ([]Workload, error)
@@ -166,6 +170,8 @@ func (s *Server) routes() http.Handler {
 	get("DELETE /v1/invites/{id}", func(r *http.Request) (any, error) {
 		return m.WithdrawInvite(r.Context(), r.PathValue("id"))
 	})
+	get("POST /v1/lockdown", func(r *http.Request) (any, error) { return m.Lockdown(r.Context()) })
+	get("DELETE /v1/lockdown", func(r *http.Request) (any, error) { return m.Unlock(r.Context()) })
 	get("POST /v1/join", func(r *http.Request) (any, error) {
 		j, err := body[JoinInvite](r)
 		if err != nil {
@@ -188,6 +194,14 @@ func (s *Server) routes() http.Handler {
 func (s *Server) workloadRoutes(mux *http.ServeMux, get func(string, handler)) {
 	w := s.cfg.Workloads
 	ref := func(r *http.Request) (string, string) { return r.PathValue("ref"), r.URL.Query().Get("peer") }
+	get("POST /v1/pause", func(r *http.Request) (any, error) {
+		p, err := body[Pause](r)
+		if err != nil {
+			return nil, err
+		}
+		return w.Pause(r.Context(), p.For)
+	})
+	get("DELETE /v1/pause", func(r *http.Request) (any, error) { return w.Resume(r.Context()) })
 	get("POST /v1/modules", func(r *http.Request) (any, error) {
 		return w.UploadModule(r.Context(), io.LimitReader(r.Body, maxModule+1))
 	})

@@ -89,6 +89,20 @@ type JoinInvite struct {
 	Change GrantChange `json:"grant"`          // what the inviter may do here; nothing unless said
 }
 
+// Lockdown is the answer to POST and DELETE /v1/lockdown.
+type Lockdown struct {
+	Locked  bool              `json:"locked"`
+	Since   time.Time         `json:"since,omitzero"`
+	Stopped []mesh.WorkloadID `json:"stopped"` // workloads here that were told to stop
+}
+
+// Pause is POST /v1/pause and the answer to it and to DELETE /v1/pause.
+type Pause struct {
+	Paused bool          `json:"paused"`
+	For    time.Duration `json:"for,omitempty"`  // ns, in the request; 0 = until resumed
+	Until  time.Time     `json:"until,omitzero"` // in the answer; zero = until resumed
+}
+
 // RemovedPeer is the answer to DELETE /v1/peers/{peer}?keep=true|false.
 type RemovedPeer struct {
 	ID      mesh.PeerID       `json:"id"`

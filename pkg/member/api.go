@@ -34,6 +34,9 @@ func (a *api) Status(ctx context.Context) (control.Status, error) {
 		Whoami: who, Uptime: a.m.Now().Sub(a.m.Started),
 		Runtimes: []control.Runtime{}, Routes: []control.Route{}, Tunnels: []control.Tunnel{}, Warnings: []string{},
 	}
+	if at, locked := a.m.Trust.Locked(); locked {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("locked down since %s: nobody is allowed anything; end it with: peerctl unlock", at.Since.Format("2006-01-02 15:04:05 MST")))
+	}
 	for _, g := range a.m.Trust.All() {
 		s.Peers++
 		if _, up := a.m.Net.Connected(g.Peer); up {

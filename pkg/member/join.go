@@ -36,8 +36,10 @@ func (a *api) Invite(ctx context.Context, in control.NewInvite) (control.Invite,
 			addrs = append(addrs, addr)
 		}
 	}
-	token, err := wire.Invite{Version: wire.Version, Peer: a.m.Key.ID, Addrs: addrs, Secret: i.Secret,
-		Expires: i.Expires.UnixMilli(), Allow: i.Allow.Names(), Name: in.As}.Token()
+	token, err := wire.Invite{
+		Version: wire.Version, Peer: a.m.Key.ID, Addrs: addrs, Secret: i.Secret,
+		Expires: i.Expires.UnixMilli(), Allow: i.Allow.Names(), Name: in.As,
+	}.Token()
 	out := showInvite(i)
 	out.Token = token
 	return out, err

@@ -63,6 +63,8 @@ type Hooks struct {
 	// Withdraw ends what a removed peer has here (routes, workloads unless keep).
 	// It may be called again after a crash.
 	Withdraw func(ctx context.Context, p mesh.PeerID, keep bool) ([]mesh.WorkloadID, error)
+	// Halt ends whatever runs or is routed here. It may be called again.
+	Halt func(ctx context.Context) ([]mesh.WorkloadID, error)
 	// Status completes the status of the node.
 	Status func(*control.Status)
 }
@@ -276,6 +278,12 @@ func (m *Member) resume(ctx context.Context, h Hooks) error {
 	}
 	if err != nil {
 		return fmt.Errorf("cannot finish the removal of a peer: %w", err)
+	}
+	if _, locked := m.Trust.Locked(); locked {
+		m.Log.Warn("locked down: nobody is allowed anything until peerctl unlock")
+		if _, err := h.Halt(ctx); err != nil {
+			return fmt.Errorf("cannot stop what runs under lockdown: %w", err)
+		}
 	}
 	return nil
 }

@@ -191,3 +191,33 @@ func TestAddPeerReadsAddresses(t *testing.T) {
 		}
 	}
 }
+
+// Lockdown holds across restarts, and what runs is stopped again at each start.
+func TestLockdownSurvivesRestart(t *testing.T) {
+	home := shortDir(t)
+	m := mustOpen(t, home)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	halts := 0
+	hooks := Hooks{Halt: func(context.Context) ([]mesh.WorkloadID, error) { halts++; return nil, nil }}
+	a := &api{m: m, hooks: hooks}
+	peer := otherPeer(t)
+	if _, err := a.AddPeer(ctx, control.AddPeer{ID: peer.String(), Name: "bob"}); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := a.Lockdown(ctx); err != nil || !l.Locked || halts != 1 || m.Trust.Allowed(peer) {
+		t.Fatalf("locked as %+v, %v; %d halts, bob allowed %t", l, err, halts, m.Trust.Allowed(peer))
+	}
+	m.Close()
+	m = mustOpen(t, home)
+	defer m.Close()
+	if err := m.Run(ctx, nil, nil, hooks, cancel); err != nil {
+		t.Fatal(err)
+	}
+	if halts != 2 || m.Trust.Allowed(peer) {
+		t.Fatalf("after a restart: %d halts, bob allowed %t", halts, m.Trust.Allowed(peer))
+	}
+	if _, err := (&api{m: m, hooks: hooks}).Unlock(context.Background()); err != nil || !m.Trust.Allowed(peer) {
+		t.Fatalf("after unlock bob is allowed: %t, %v", m.Trust.Allowed(peer), err)
+	}
+}

@@ -120,6 +120,9 @@ func (g *gateways) clear(gateway mesh.PeerID, drop func(mesh.WorkloadID) bool) {
 
 // trusted lists the peers that may route to this machine.
 func (g *gateways) trusted() []trust.Grant {
+	if _, locked := g.n.m.Trust.Locked(); locked {
+		return nil
+	}
 	return slices.DeleteFunc(g.n.m.Trust.All(), func(t trust.Grant) bool { return !t.Allow.Has(trust.Route) })
 }
 

@@ -149,6 +149,9 @@ func (n *Node) deploy(ctx context.Context, who mesh.PeerID, g trust.Grant, reque
 }
 
 func (n *Node) decide(tx *store.Tx, p admission.Policy, who mesh.PeerID, g trust.Grant, spec mesh.Spec) error {
+	if who == n.m.Key.ID {
+		p.Paused = nil // the pause is for what is lent
+	}
 	usage, err := supervisor.Usage(tx, who)
 	if err != nil {
 		return err

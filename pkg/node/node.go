@@ -91,7 +91,7 @@ func New(cfg Config) (*Node, error) {
 // Run runs the node until ctx ends. ready is called once it can be reached.
 func (n *Node) Run(ctx context.Context, ready func()) error {
 	n.m.Net.Handle(wire.TunnelProtocol, func(ctx context.Context, s *peernet.Stream) { n.tunnels.Serve(ctx, s.Peer(), s) })
-	return n.m.Run(ctx, n.handlers(), &api{n}, member.Hooks{Withdraw: n.withdraw, Status: n.status}, ready,
+	return n.m.Run(ctx, n.handlers(), &api{n}, member.Hooks{Withdraw: n.withdraw, Halt: n.halt, Status: n.status}, ready,
 		n.sup.Run, n.gateways.run)
 }
 
@@ -127,7 +127,7 @@ func (n *Node) runtimes(ctx context.Context) []control.Runtime {
 }
 
 func (n *Node) policy(ctx context.Context) admission.Policy {
-	p := admission.Policy{Workloads: n.cfg.Lend.Workloads, Resources: n.cfg.Lend.Resources}
+	p := admission.Policy{Paused: n.paused(), Workloads: n.cfg.Lend.Workloads, Resources: n.cfg.Lend.Resources}
 	for _, r := range n.runtimes(ctx) {
 		if r.Ready {
 			p.Runtimes = append(p.Runtimes, r.Kind)
@@ -140,6 +140,9 @@ func (n *Node) status(s *control.Status) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
 	s.Runtimes = n.runtimes(ctx)
+	if p := n.paused(); p != nil {
+		s.Warnings = append(s.Warnings, "paused: peers' new work is refused; take it again with: peerctl resume")
+	}
 	s.Warnings = append(s.Warnings, n.cfg.Warnings...)
 	err := n.m.Store.View(func(tx *store.Tx) error {
 		return supervisor.Each(tx, func(r supervisor.Record) error {
@@ -161,18 +164,30 @@ func (n *Node) withdraw(ctx context.Context, p mesh.PeerID, keep bool) ([]mesh.W
 	if keep {
 		return nil, nil
 	}
+	return n.stopAll(ctx, func(w mesh.Workload) bool { return w.Owner == p })
+}
+
+// halt ends every workload here.
+func (n *Node) halt(ctx context.Context) ([]mesh.WorkloadID, error) {
+	n.gateways.poke()
+	return n.stopAll(ctx, func(mesh.Workload) bool { return true })
+}
+
+// stopAll asks for the end of every workload that which says, and lists those that
+// had not ended.
+func (n *Node) stopAll(ctx context.Context, which func(mesh.Workload) bool) ([]mesh.WorkloadID, error) {
 	var stopped []mesh.WorkloadID
 	runtimes := map[mesh.WorkloadID]mesh.Runtime{}
 	err := n.m.Store.Update(ctx, func(tx *store.Tx) error {
 		stopped = nil
-		var mine []supervisor.Record
+		var hit []supervisor.Record
 		err := supervisor.Each(tx, func(r supervisor.Record) error {
-			if r.Workload.Owner == p && r.Desired == supervisor.Run {
-				mine = append(mine, r)
+			if r.Desired == supervisor.Run && which(r.Workload) {
+				hit = append(hit, r)
 			}
 			return nil
 		})
-		for _, r := range mine {
+		for _, r := range hit {
 			r.Desired = supervisor.Stop
 			if err == nil {
 				err = supervisor.Put(tx, r)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"peercompute/pkg/mesh"
 )
@@ -88,7 +89,7 @@ func Create(path string) error {
 func Open(path string) (*Store, error) {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoFreelistSync: true})
 	if err != nil {
-		if errors.Is(err, bolt.ErrTimeout) {
+		if errors.Is(err, berrors.ErrTimeout) {
 			return nil, mesh.Errorf(mesh.Conflict, "the state file %s is in use by another process", path).
 				WithHint("is peerd running already with this home?")
 		}

@@ -96,7 +96,8 @@ func (s *Supervisor) adopt(ctx context.Context, runtime mesh.Runtime, d driver.D
 	}
 	for id, t := range byID {
 		s.cfg.Log.Warn("ending a workload that nobody owns", "workload", id)
-		if err := t.Stop(ctx, 0); err == nil {
+		err := t.Stop(ctx, 0)
+		if err == nil {
 			err = d.Remove(ctx, id)
 		}
 		if err != nil {

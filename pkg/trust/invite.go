@@ -124,7 +124,7 @@ func (l *List) Withdraw(ctx context.Context, id string) error {
 func (l *List) Expecting() bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return l.now().Before(l.expecting)
+	return l.locked == nil && l.now().Before(l.expecting)
 }
 
 // noteInvites remembers until when some invite is open.
@@ -159,6 +159,9 @@ func (l *List) Redeem(ctx context.Context, p mesh.PeerID, name string, addrs []s
 	if used == nil {
 		return Grant{}, secret, mesh.Errorf(mesh.Denied, "the invite is unknown, used up or expired").WithRule("join.secret").
 			WithHint("ask for a new one: peerctl peers invite")
+	}
+	if _, locked := l.Locked(); locked {
+		return Grant{}, secret, mesh.Errorf(mesh.Denied, "this machine is locked down").WithRule("lockdown")
 	}
 	g, known := l.Get(p)
 	if !known {

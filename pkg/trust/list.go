@@ -28,13 +28,16 @@ type List struct {
 	grants    map[mesh.PeerID]Grant
 	head      head
 	expecting time.Time // until when some invite is open
+	locked    *Lockdown // nil = the list counts
 }
 
 // Open replays the trust log. It fails if the log is damaged.
 func Open(st *store.Store, self mesh.PeerID, now func() time.Time) (*List, error) {
 	l := &List{store: st, self: self, now: now}
 	err := st.View(func(tx *store.Tx) (err error) {
-		l.grants, l.head, err = replay(tx)
+		if l.grants, l.head, err = replay(tx); err == nil {
+			l.locked, err = loadLockdown(tx)
+		}
 		return err
 	})
 	if err != nil {
@@ -51,10 +54,14 @@ func (l *List) Allowed(p mesh.PeerID) bool {
 	return ok
 }
 
-// Get returns p's grant; the zero Grant, which denies, if there is none.
+// Get returns p's grant; the zero Grant, which denies, if there is none or the
+// node is locked down.
 func (l *List) Get(p mesh.PeerID) (Grant, bool) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
+	if l.locked != nil {
+		return Grant{}, false
+	}
 	g, ok := l.grants[p]
 	return g, ok
 }
@@ -98,7 +105,9 @@ func (l *List) Name(p mesh.PeerID) string {
 	if p == l.self {
 		return "self"
 	}
-	if g, ok := l.Get(p); ok {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if g, ok := l.grants[p]; ok {
 		return g.Name
 	}
 	return p.String()

@@ -240,3 +240,36 @@ func TestZeroAllowsNothing(t *testing.T) {
 		t.Error("Has does not ask for every permission")
 	}
 }
+
+func TestLockdownDeniesEverybodyAcrossRestarts(t *testing.T) {
+	f := open(t)
+	f.put(1, "alice", Deploy)
+	i := invite(t, f, 1)
+	ctx := context.Background()
+	first, err := f.Lock(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, ok := f.Get(peerID(t, 1)); ok || f.Allowed(peerID(t, 1)) || f.Expecting() {
+			t.Fatal("somebody is allowed under lockdown")
+		}
+		if _, _, err := f.Redeem(ctx, peerID(t, 2), "bob", nil, knows(i.Secret)); err == nil {
+			t.Fatal("somebody joins under lockdown")
+		}
+		if at, locked := f.Locked(); !locked || !at.Since.Equal(first.Since) {
+			t.Fatalf("locked %t since %v, want since %v", locked, at.Since, first.Since)
+		}
+		f.reopen()
+	}
+	if f.Name(peerID(t, 1)) != "alice" || len(f.All()) != 1 {
+		t.Fatal("lockdown forgot the list")
+	}
+	if err := f.Unlock(ctx); err != nil {
+		t.Fatal(err)
+	}
+	f.reopen()
+	if !f.Allowed(peerID(t, 1)) {
+		t.Fatal("after unlock the list does not count")
+	}
+}
