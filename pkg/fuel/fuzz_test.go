@@ -102,7 +102,7 @@ func same(a, b outcome, sameCode bool) bool {
 func TestGeneratedModules(t *testing.T) {
 	n := 150
 	if testing.Short() {
-		n = 40
+		n = 25
 	}
 	for seed := range n {
 		r := rand.New(rand.NewPCG(uint64(seed), 7))

@@ -59,7 +59,6 @@ func newHost(t testing.TB, config wazero.RuntimeConfig, budget uint64) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wasi_snapshot_preview1.MustInstantiate(ctx, h.rt)
 	return h
 }
 
@@ -105,6 +104,7 @@ func buildGo(t testing.TB, dir string) []byte {
 func runCommand(t testing.TB, config wazero.RuntimeConfig, code []byte, args ...string) (string, uint64) {
 	t.Helper()
 	h := newHost(t, config, 1<<50)
+	wasi_snapshot_preview1.MustInstantiate(context.Background(), h.rt)
 	var out bytes.Buffer
 	c := wazero.NewModuleConfig().WithArgs(append([]string{"guest"}, args...)...).WithStdout(&out).WithStderr(&out).WithStartFunctions()
 	if err := h.load(code, c); err != nil {
