@@ -28,7 +28,7 @@ const maxIdle = 128
 
 // pool holds the streams of one route. Newest first: the others may end of age.
 type pool struct {
-	resets   *sync.WaitGroup
+	resets   *resets
 	inFlight atomic.Int64 // requests
 
 	mu      sync.Mutex
@@ -53,7 +53,7 @@ type upstream struct {
 
 var errRetired = errors.New("the route was withdrawn")
 
-func newPool(resets *sync.WaitGroup) *pool {
+func newPool(resets *resets) *pool {
 	return &pool{resets: resets, all: map[*upstream]struct{}{}}
 }
 
@@ -210,3 +210,31 @@ func (u *upstream) alive() bool {
 // Dialer opens a tunnel stream to a peer that is connected now. It must not
 // wait for one that is not.
 type Dialer func(ctx context.Context, publisher mesh.PeerID) (Stream, error)
+
+// resets runs resets of streams in the background until it is waited for, and
+// those that come after that on the spot.
+type resets struct {
+	mu     sync.Mutex
+	waited bool
+	wg     sync.WaitGroup
+}
+
+// Go runs f.
+func (r *resets) Go(f func()) {
+	r.mu.Lock()
+	if r.waited {
+		r.mu.Unlock()
+		f()
+		return
+	}
+	r.wg.Go(f)
+	r.mu.Unlock()
+}
+
+// Wait waits for all that was begun before.
+func (r *resets) Wait() {
+	r.mu.Lock()
+	r.waited = true
+	r.mu.Unlock()
+	r.wg.Wait()
+}

@@ -3,7 +3,6 @@ package gateway
 import (
 	"errors"
 	"net"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,8 +24,8 @@ func (s *pipeStream) CloseWrite() error { return nil }
 func (s *pipeStream) Reset()            { s.reset.Store(true); s.Conn.Close() }
 func (s *pipeStream) Close() error      { s.closed.Store(true); return s.Conn.Close() }
 
-func newTestPool() (*pool, *sync.WaitGroup) {
-	wg := new(sync.WaitGroup)
+func newTestPool() (*pool, *resets) {
+	wg := new(resets)
 	return newPool(wg), wg
 }
 
@@ -133,5 +132,25 @@ func TestUpstreamAlive(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
+	}
+}
+
+// A route that is withdrawn while the proxy ends is still reset, and nobody waits
+// for it in vain.
+func TestResetsAfterWait(t *testing.T) {
+	var r resets
+	var ran atomic.Int32
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 100 {
+			r.Go(func() { ran.Add(1) })
+		}
+	}()
+	r.Wait()
+	<-done
+	r.wg.Wait()
+	if n := ran.Load(); n != 100 {
+		t.Errorf("%d of 100 were run", n)
 	}
 }

@@ -33,7 +33,7 @@ type Table struct {
 	mu      sync.Mutex // held to change entries
 	tunnels map[mesh.PeerID]*tunnel
 
-	resets sync.WaitGroup // streams being reset
+	resets resets // streams being reset
 }
 
 // entry is a route with the streams that serve it.

@@ -64,7 +64,6 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer log.Close()
-	defer context.AfterFunc(r.Context(), func() { log.Close() })()
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	flush := http.NewResponseController(w)
 	_ = flush.Flush() // the caller learns that the log exists before its first line

@@ -35,7 +35,8 @@ type Driver interface {
 	// container, network, scratch and log. No error if nothing is left.
 	Remove(ctx context.Context, id mesh.WorkloadID) error
 
-	// Logs reads the log of a workload, also after it ended, until Remove.
+	// Logs reads the log of a workload, also after it ended, until Remove. When ctx
+	// ends a Read that waits ends too; Close is not for use beside a Read.
 	Logs(ctx context.Context, id mesh.WorkloadID, o LogOptions) (io.ReadCloser, error)
 }
 

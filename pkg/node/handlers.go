@@ -215,7 +215,6 @@ func (n *Node) onLogs(ctx context.Context, c *request.Call) (request.Reply, erro
 			_, _ = io.Copy(io.Discard, s)
 			cancel()
 		}()
-		defer context.AfterFunc(ctx, func() { log.Close() })()
 		_, err = io.Copy(frame.Writer{W: deadlineWriter{s}, Type: wire.FrameStdout}, log)
 		if err != nil && ctx.Err() == nil {
 			return endWithError(s, err)

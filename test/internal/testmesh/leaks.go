@@ -19,9 +19,10 @@ import (
 )
 
 const (
-	engineLimit = 30 * time.Second
-	nodeLabel   = "peercompute.node"     // of every container that a node makes
-	workLabel   = "peercompute.workload" // its workload's ID
+	engineLimit    = 30 * time.Second
+	complaintLines = 60                     // of a panic or race that are shown
+	nodeLabel      = "peercompute.node"     // of every container that a node makes
+	workLabel      = "peercompute.workload" // its workload's ID
 )
 
 // empty removes all workloads of a node that runs, so that nothing outlives it.
@@ -48,8 +49,10 @@ func (n *Node) empty() {
 // inspect looks for what a stopped node left behind, and removes it.
 func (n *Node) inspect() {
 	t := n.m.t
-	if found := complaint.FindAllString(n.Log(), 5); found != nil {
-		t.Errorf("%s complained: %s", n.Name, strings.Join(found, "\n"))
+	log := n.Log()
+	if at := complaint.FindStringIndex(log); at != nil {
+		lines := strings.SplitAfterN(log[at[0]:], "\n", complaintLines+1)
+		t.Errorf("%s complained:\n%s", n.Name, strings.Join(lines[:min(len(lines), complaintLines)], ""))
 	}
 	// The kernel ends a killed node's workers, but after the fact.
 	var left []int
