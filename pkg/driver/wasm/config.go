@@ -39,7 +39,7 @@ type Limits struct {
 	Queue        int           `json:"queue"`         // requests that wait for an instance; 0 = 128
 	QueueWait    time.Duration `json:"queue_wait"`    // how long, ns; 0 = 10 s
 	Idle         time.Duration `json:"idle"`          // a worker without work is ended after, ns; 0 = 30 s
-	Unresponsive time.Duration `json:"unresponsive"`  // a worker that answers no ping is killed after, ns; 0 = 5 s
+	Unresponsive time.Duration `json:"unresponsive"`  // a worker that answers no ping is killed after, ns; 0 = 10 s
 	Log          int64         `json:"log"`           // bytes of one of the two files of a log; 0 = 1 MiB
 	LogRate      int64         `json:"log_rate"`      // bytes a second into one log; 0 = 1 MiB
 }
@@ -54,7 +54,7 @@ func (l Limits) withDefaults() Limits {
 	or(&l.Queue, 128)
 	or(&l.QueueWait, 10*time.Second)
 	or(&l.Idle, 30*time.Second)
-	or(&l.Unresponsive, 5*time.Second)
+	or(&l.Unresponsive, 10*time.Second)
 	or(&l.Log, 1<<20)
 	or(&l.LogRate, 1<<20)
 	return l

@@ -2,7 +2,6 @@ package wasm
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -92,7 +91,7 @@ func (in *instance) moduleConfig(start time.Time) wazero.ModuleConfig {
 		WithStdin(waitingReader{in.stdin, in.meter}).
 		WithStdout(waitingWriter{in.stdout, in.meter}).
 		WithStderr(waitingWriter{in.stderr, in.meter}).
-		WithRandSource(rand.Reader).
+		WithRandSource(random{in.meter}).
 		WithNanotime(func() int64 { return int64(time.Since(start)) + 1 }, sys.ClockResolution(time.Microsecond)).
 		WithWalltime(func() (int64, int32) {
 			d := time.Since(start)

@@ -11,7 +11,7 @@ import (
 
 const (
 	maxLine = 4 << 10 // bytes of a log line; a longer one is broken up
-	logWait = 100 * time.Millisecond
+	logWait = 20 * time.Millisecond
 )
 
 // lineLog sends the lines of a workload's instances to peerd, which keeps them.

@@ -2,6 +2,7 @@ package wasm
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"io"
 	"runtime"
@@ -19,7 +20,6 @@ var (
 	errFuel     = errors.New("out of fuel")
 	errDeadline = errors.New("deadline passed")
 	errStopped  = errors.New("stopped")
-	errGone     = errors.New("the client is gone")
 )
 
 // exitInterrupted unwinds a guest that is stopped from outside; the meter holds
@@ -162,12 +162,35 @@ func (w waitingWriter) Write(p []byte) (int, error) {
 	if !w.m.within() {
 		w.m.interrupt(errFuel)
 	}
-	w.m.pause()
-	n, err := w.w.Write(p)
-	w.m.resume()
-	w.m.check()
-	return n, err
+	done := 0
+	for { // in parts: a guest may write all its memory at once
+		part := p[done:min(done+hostPart, len(p))]
+		w.m.pause()
+		n, err := w.w.Write(part)
+		w.m.resume()
+		w.m.check()
+		if done += n; err != nil || done == len(p) {
+			return done, err
+		}
+	}
 }
+
+// random is a guest's source of random bytes.
+type random struct{ m *meter }
+
+func (r random) Read(p []byte) (int, error) {
+	for done := 0; done < len(p); done += hostPart {
+		if _, err := rand.Read(p[done:min(done+hostPart, len(p))]); err != nil {
+			return done, err
+		}
+		r.m.check()
+	}
+	return len(p), nil
+}
+
+// hostPart is how many bytes a host call handles between two looks at whether the
+// guest must end.
+const hostPart = 32 << 10
 
 // reason is the kind and the words for why a guest was stopped.
 func (m *meter) reason() (mesh.Kind, string) {
@@ -176,8 +199,6 @@ func (m *meter) reason() (mesh.Kind, string) {
 		return mesh.OutOfFuel, "out of fuel"
 	case errors.Is(m.stopped, errDeadline), errors.Is(m.stopped, context.DeadlineExceeded):
 		return mesh.Timeout, "deadline passed"
-	case errors.Is(m.stopped, errGone):
-		return mesh.Canceled, errGone.Error()
 	}
 	return mesh.Canceled, "stopped"
 }

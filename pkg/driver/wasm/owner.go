@@ -89,7 +89,7 @@ func (o *owner) acquire(ctx context.Context) (*process, error) {
 func (p *process) isDead() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.why != "" || p.pending == nil
+	return p.doomed || p.pending == nil
 }
 
 func (o *owner) release() {

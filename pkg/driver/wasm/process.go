@@ -36,7 +36,8 @@ type process struct {
 
 	mu      sync.Mutex
 	pending map[uint32]chan frame // nil once dead
-	why     string                // set by whoever kills it
+	why     string                // set by whoever ends it
+	doomed  bool                  // it is being ended
 
 	ending chan struct{} // closed when the connection has ended
 	dead   chan struct{} // closed when the process is gone and waited for
@@ -183,12 +184,16 @@ func (p *process) tell(k kind, ask any, files ...*os.File) error {
 // broken ends a worker that a frame could not be written to: half a frame may have
 // been, and nothing that follows would make sense.
 func (p *process) broken(err error) error {
-	p.kill("it did not read its connection")
+	why := "" // the process will say
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		why = "it did not read its connection"
+	}
+	p.kill(why)
 	return mesh.Errorf(mesh.Unavailable, "the WASM worker does not answer").Because(err)
 }
 
 func (p *process) gone() error {
-	return mesh.Errorf(mesh.Unavailable, "%s", p.epitaph())
+	return mesh.Errorf(p.exit().Kind, "%s", p.epitaph())
 }
 
 // read takes replies until the connection ends.
@@ -197,8 +202,12 @@ func (p *process) read() {
 	for {
 		f, err := p.link.read()
 		if err != nil {
+			why := "" // the process will say
+			if errors.Is(err, errFrame) {
+				why = "it broke the protocol"
+			}
 			if !errors.Is(err, io.EOF) {
-				p.kill("it broke the protocol")
+				p.kill(why)
 			}
 			return
 		}
@@ -268,6 +277,7 @@ func (p *process) kill(why string) {
 	if p.why == "" {
 		p.why = why
 	}
+	p.doomed = true
 	p.mu.Unlock()
 	_ = p.cmd.Process.Kill() // it may be gone already
 }
@@ -278,6 +288,7 @@ func (p *process) end() {
 	if p.why == "" {
 		p.why = "it was idle"
 	}
+	p.doomed = true
 	p.mu.Unlock()
 	_ = p.link.c.CloseWrite() // the worker sees the end of its connection
 	t := time.NewTimer(endWait)

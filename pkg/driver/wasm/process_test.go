@@ -345,3 +345,20 @@ func TestDriversDoNotShareGroups(t *testing.T) {
 		t.Error("one name for two groups")
 	}
 }
+
+// All of a guest's memory in one call to a log that is slow must not outlast its time.
+func TestOneGreatWriteEndsInTime(t *testing.T) {
+	r := newRig(t, Limits{LogRate: 64 << 10})
+	size := 16 << 20
+	w := r.workload(r.shelf.bytes(assemble("", i32(size/wasmPage), grow, drop, write(2, wasmPage, i32(size)))), mesh.Job, func(s *mesh.Spec) {
+		s.Timeout = 500 * time.Millisecond
+	})
+	began := time.Now()
+	exit, err := r.start(w).Wait(t.Context())
+	if err != nil || exit.Kind != mesh.Timeout {
+		t.Errorf("got %+v, %v", exit, err)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
