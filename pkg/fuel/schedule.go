@@ -27,28 +27,34 @@ package fuel
 //
 // The counter agrees with the rules whenever the host can look: inside each
 // call of a host function (the call operator included), and after an exported
-// function has returned. It does not depend on the size of a slice nor on
+// function has returned. It depends neither on the size of a slice nor on
 // which optimisations are on.
 //
-// After a trap, or when the host ended the guest inside a call, the count is
-// what had been paid: the charges of the code since the last payment, at most
-// a few operators before the trap or, in a function that keeps the counter in
-// a local, all since its last call or refill, are not in it. It is a function
-// of the module, its input, the budget and the options: the same on each
-// machine and under the compiler and the interpreter. Receipts of runs with
-// non-default options are comparable only with their like.
+// At a trap the count is what had been paid by then. Charges since the last
+// payment are not in it; a function that keeps the counter in a local hands it
+// over at calls, refills and returns, so what it paid since then is not in it
+// either: less than a slice. The count at a trap is a function of the module,
+// its input, the budget and the options, so it is the same on each machine and
+// under the compiler and the interpreter. Counts at a trap are comparable only
+// between runs with the same options.
 //
-// # When a guest stops
+// # When a guest is stopped
 //
-// A guest is stopped when it has used more than its budget; a guest that uses
-// exactly its budget ends well. Tests of the counter stand at the head of
-// each loop, on each path to a call of a guest function, behind each charge of
-// a surcharge, and wherever a path without one would cost over MaxStretch
-// units. So a guest can overrun its budget by at most MaxStretch + LeafLimit
-// units, and, while calls return, by ReturnStretch units for each frame that it
-// leaves on the way to the next test. The overrun is never billed: Meter
-// reports the budget. Its effects cannot be seen, because a test stands
-// nowhere after the limit and before a host call is noticed: see Meter.Used.
+// A guest that uses exactly its budget ends well; one that uses more is out of
+// fuel. The host decides that at three places: when the guest asks for a
+// refill, at the beginning of each host function, and when the guest has ended.
+// So nothing that a guest does beyond its budget can be seen from outside, and
+// whether a run succeeds, and which host calls it made, follows from the rules
+// alone.
+//
+// How soon it is stopped is bounded. Tests of the counter stand at the head of
+// each loop, on each path to a call of a guest function (static leaves, of at
+// most LeafLimit units, aside), behind each surcharge and before the work that
+// it pays for, and wherever a path without one would cost over MaxStretch
+// units. So a guest overruns its budget by at most MaxStretch + LeafLimit units
+// and, while calls return, by ReturnStretch units for each frame that it leaves
+// on the way to the next test. The overrun is not billed: Meter reports the
+// budget.
 //
 // # What a guest sees
 //
