@@ -457,6 +457,7 @@ func TestBrokenResponses(t *testing.T) {
 		"not HTTP":        {"SSH-2.0-OpenSSH\r\n", 502},
 		"half a head":     {"HTTP/1.1 200 OK\r\nContent-", 502},
 		"endless head":    {"HTTP/1.1 200 OK\r\n" + strings.Repeat("X: "+strings.Repeat("y", 1000)+"\r\n", 1000), 502},
+		"large head":      {"HTTP/1.1 200 OK\r\n" + strings.Repeat("X: "+strings.Repeat("y", 1000)+"\r\n", 1000) + "Content-Length: 0\r\n\r\n", 502},
 		"status 99":       {"HTTP/1.1 099 Odd\r\n\r\n", 502},
 		"two lengths":     {"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 5\r\n\r\nabcde", 502},
 		"101 unasked":     {"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", 502},
@@ -528,7 +529,7 @@ func TestSurplusBytes(t *testing.T) {
 						return
 					}
 					fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmine"+
-						"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray")
+						strings.Repeat("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nstray", 1000))
 				}
 			})
 		}

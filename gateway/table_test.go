@@ -34,6 +34,7 @@ func TestParseHost(t *testing.T) {
 		{"a-.apps.example.org", "", hostForeign},
 		{"a..apps.example.org", "", hostForeign},
 		{"xapps.example.org", "", hostForeign},
+		{"abcapps.example.org", "", hostForeign},
 		{"web-abc.apps.example.org.evil.org", "", hostForeign},
 		{"web-abc.apps.example.org..", "", hostForeign},
 		{"example.org", "", hostForeign},

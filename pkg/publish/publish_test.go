@@ -291,6 +291,13 @@ func TestEnds(t *testing.T) {
 			_, _ = s.gateway.Write([]byte("x"))
 			readByte(t, s.workload)
 			end(s, tu)
+			if name != "workload resets" { // then the gateway is to say that it has seen it
+				select {
+				case <-s.done:
+				case <-time.After(5 * time.Second):
+					t.Fatal("Serve goes on")
+				}
+			}
 			if name != "gateway resets" {
 				if _, err := io.ReadAll(s.gateway); err == nil && name != "peer removed" && name != "unpublished" {
 					t.Error("a cut answer looks whole to the gateway")
