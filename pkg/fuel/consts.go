@@ -56,14 +56,15 @@ func (m *module) checkData() error {
 	if !r.more() {
 		return nil
 	}
+	var scratch []byte
 	for range r.count(2) {
 		switch r.u32() {
 		case 0:
-			m.copyExpr(r, nil, keep)
+			scratch = m.copyExpr(r, scratch[:0], keep)
 		case 1:
 		case 2:
 			r.u32() // memory
-			m.copyExpr(r, nil, keep)
+			scratch = m.copyExpr(r, scratch[:0], keep)
 		default:
 			r.fail()
 		}
