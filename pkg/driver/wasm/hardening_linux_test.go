@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -93,4 +94,38 @@ func TestWorkerIsConfined(t *testing.T) {
 			t.Errorf("it is in %s, %v", b, err)
 		}
 	})
+}
+
+// processorTime is what the process has used, in its own code.
+func processorTime(t testing.TB, pid int) time.Duration {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(b), ") ")
+	ticks, err := strconv.Atoi(strings.Fields(after)[11])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
+func TestShareOfAProcessor(t *testing.T) {
+	r := newRig(t, Limits{})
+	w := r.workload(r.shelf.bytes(spinModule("")), mesh.HTTP, func(s *mesh.Spec) {
+		s.Timeout = 2 * time.Second
+		s.Resources.Fuel = 1 << 60
+		s.Resources.MilliCPU = 100
+	})
+	task := r.start(w)
+	before := processorTime(t, task.p.cmd.Process.Pid)
+	res, _ := get(t, task.client(), "http://app/")
+	if res.StatusCode != 504 {
+		t.Errorf("got %d", res.StatusCode)
+	}
+	// A tenth of 2 s and the burst of 100 ms, and as much again for the worker itself.
+	if used := processorTime(t, task.p.cmd.Process.Pid) - before; used > 600*time.Millisecond || used < 50*time.Millisecond {
+		t.Errorf("a tenth of a processor used %s in 2 s", used)
+	}
 }

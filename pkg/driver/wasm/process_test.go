@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -209,28 +208,24 @@ func TestLogIsCapped(t *testing.T) {
 	}
 }
 
-func TestShareOfAProcessor(t *testing.T) {
-	r := newRig(t, Limits{})
-	w := r.workload(r.shelf.bytes(spinModule("")), mesh.Job, func(s *mesh.Spec) {
-		s.Timeout = 1500 * time.Millisecond
-		s.Resources.Fuel = 1 << 60
-		s.Resources.MilliCPU = 100
-	})
-	exit, err := r.Run(t.Context(), w, strings.NewReader(""), io.Discard, io.Discard)
-	if err != nil {
-		t.Fatal(err)
+func TestPace(t *testing.T) {
+	now := time.Unix(0, 0)
+	p := &pace{milli: 250, now: func() time.Time { return now }, last: now}
+	if wait := p.spend(paceBurst); wait != 0 {
+		t.Errorf("within the burst: wait %s", wait)
 	}
-	whole := r.workload(w.Spec.Digest, mesh.Job, func(s *mesh.Spec) {
-		s.Timeout = 1500 * time.Millisecond
-		s.Resources.Fuel = 1 << 60
-	})
-	full, err := r.Run(t.Context(), whole, strings.NewReader(""), io.Discard, io.Discard)
-	if err != nil {
-		t.Fatal(err)
+	if wait := p.spend(10 * time.Millisecond); wait != 40*time.Millisecond {
+		t.Errorf("10 ms over at a quarter: wait %s, want 40ms", wait)
 	}
-	// A tenth, and the burst of a tenth of a second: a sixth of the whole.
-	if exit.Fuel*3 > full.Fuel {
-		t.Errorf("a tenth of a processor burnt %d units, a whole one %d", exit.Fuel, full.Fuel)
+	now = now.Add(40 * time.Millisecond)
+	if wait := p.spend(0); wait != 0 {
+		t.Errorf("after the wait: wait %s", wait)
+	}
+	if wait := p.spend(time.Hour); wait != 50*time.Millisecond {
+		t.Errorf("far over: wait %s, want no more than 50ms at a time", wait)
+	}
+	if wait := (*pace)(nil).spend(time.Hour); wait != 0 {
+		t.Errorf("without a share: wait %s", wait)
 	}
 }
 
