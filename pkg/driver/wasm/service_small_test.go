@@ -82,7 +82,7 @@ func readLog(t testing.TB, r *rig, id mesh.WorkloadID, o driver.LogOptions) stri
 
 func TestServiceCutsAnAnswerThatFails(t *testing.T) {
 	r := newRig(t, Limits{})
-	task := r.start(r.workload(r.shelf.bytes(spinModule(plain+"begun")), mesh.HTTP, func(s *mesh.Spec) { s.Timeout = 300 * time.Millisecond }))
+	task := r.start(r.workload(r.shelf.bytes(spinModule(plain+"begun")), mesh.HTTP, func(s *mesh.Spec) { s.Timeout = time.Second }))
 	began := time.Now()
 	res, err := task.client().Get("http://app/")
 	if err != nil {
@@ -163,7 +163,7 @@ func TestServiceTakesBodiesWithoutLength(t *testing.T) {
 }
 
 func TestServiceQueues(t *testing.T) {
-	r := newRig(t, Limits{Concurrency: 1, Queue: 1, QueueWait: 300 * time.Millisecond})
+	r := newRig(t, Limits{Concurrency: 1, Queue: 1, QueueWait: time.Second})
 	task := r.start(r.workload(r.shelf.bytes(spinModule("")), mesh.HTTP, func(s *mesh.Spec) { s.Timeout = time.Minute; s.Resources.Fuel = 1 << 60 }))
 	ctx, cancel := context.WithCancel(t.Context())
 	var first sync.WaitGroup
@@ -195,8 +195,8 @@ func TestServiceQueues(t *testing.T) {
 		})
 	}
 	short, long := <-waits, <-waits // in the order of their ends
-	if short > 250*time.Millisecond || long < 300*time.Millisecond {
-		t.Errorf("one was turned away after %s, the other after %s; want at once, and after 300ms", short, long)
+	if short >= time.Second || long < time.Second {
+		t.Errorf("one was turned away after %s, the other after %s; want at once, and after 1s", short, long)
 	}
 }
 
@@ -278,7 +278,7 @@ func TestStopEndsALoop(t *testing.T) {
 	if err := task.Stop(t.Context(), 100*time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(began); took < 100*time.Millisecond || took > 2*time.Second {
+	if took := time.Since(began); took < 100*time.Millisecond || took > 5*time.Second {
 		t.Errorf("stopping took %s", took)
 	}
 	if exit, err := task.Wait(t.Context()); err != nil || exit.Fuel < 1_000_000 {
