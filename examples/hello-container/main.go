@@ -4,6 +4,7 @@
 //	/               who answers, which method and path were asked for
 //	/upload         reads the whole body; answers with its size and SHA-256
 //	/download?bytes=N streams N bytes
+//	/exchange?bytes=N reads the whole body, then streams N bytes
 //	/ws             WebSocket: echoes every message
 //	/events?n=N     server-sent events, one every 100 ms
 //	/trailers       a body followed by HTTP trailers

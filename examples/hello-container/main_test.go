@@ -75,6 +75,19 @@ func TestUploadCountsAndHashes(t *testing.T) {
 	}
 }
 
+func TestExchangeReadsThenStreams(t *testing.T) {
+	srv := httptest.NewServer(routes("box"))
+	defer srv.Close()
+	res, err := http.Post(srv.URL+"/exchange?bytes=100001", "application/octet-stream", bytes.NewReader(make([]byte, 1<<20)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if b, err := io.ReadAll(res.Body); err != nil || len(b) != 100001 {
+		t.Errorf("got %d bytes, %v", len(b), err)
+	}
+}
+
 func TestWebSocketEchoes(t *testing.T) {
 	srv := httptest.NewServer(routes("box"))
 	defer srv.Close()

@@ -23,6 +23,7 @@ func routes(name string) http.Handler {
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("/upload", upload)
 	mux.HandleFunc("/download", download)
+	mux.HandleFunc("/exchange", exchange)
 	mux.HandleFunc("/events", events)
 	mux.HandleFunc("/trailers", trailers)
 	mux.HandleFunc("/ws", echo)
@@ -61,6 +62,15 @@ func download(w http.ResponseWriter, r *http.Request) {
 		}
 		n -= int64(len(piece))
 	}
+}
+
+// exchange reads the whole body and then streams as download does.
+func exchange(w http.ResponseWriter, r *http.Request) {
+	if n, err := io.Copy(io.Discard, r.Body); err != nil {
+		http.Error(w, fmt.Sprintf("the body broke off after %d bytes", n), http.StatusBadRequest)
+		return
+	}
+	download(w, r)
 }
 
 // events sends n (default 10, at most 1000) server-sent events, 100 ms apart.

@@ -90,10 +90,19 @@ func (g *gateways) changed() <-chan struct{} {
 	return g.news
 }
 
-func (g *gateways) url(id mesh.WorkloadID) (url, failure string) {
+// url is what the gateway that wish means has said about the workload. What
+// another one said, from which it is moving away, does not count.
+func (g *gateways) url(id mesh.WorkloadID, wish *mesh.Publication) (url, failure string) {
+	if wish == nil {
+		return "", ""
+	}
+	to, err := g.find(wish.Gateway)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p := g.urls[id]
+	if err != nil || p.gateway != to.Peer {
+		return "", ""
+	}
 	return p.url, p.err
 }
 

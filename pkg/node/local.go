@@ -73,10 +73,7 @@ func (n *Node) view(r supervisor.Record) wire.View {
 	if !ok && r.Last.State != "" {
 		st = r.Last
 	}
-	st.URL, st.PublishError = n.gateways.url(r.Workload.ID)
-	if r.Publish == nil {
-		st.URL, st.PublishError = "", ""
-	}
+	st.URL, st.PublishError = n.gateways.url(r.Workload.ID, r.Publish)
 	w := r.Workload
 	w.Spec.Publish = r.Publish
 	return wire.View{Workload: w, Status: st}

@@ -78,6 +78,11 @@ func (f *flight) judge(mark int64, rtt time.Duration, now time.Time) {
 
 // measure pings while there is much on the way, until the sending ends.
 func (t *turns) measure(ping func() (time.Duration, error), idle func() time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed { // already, and Close may be waiting
+		return
+	}
 	t.pings.Go(func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
