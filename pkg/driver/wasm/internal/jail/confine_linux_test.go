@@ -90,7 +90,7 @@ var others = []struct {
 	{"the way up", func() error { return second(os.ReadFile("../../../../../../../../etc/passwd")) }},
 	{"another process's environment", func() error { return second(os.ReadFile(fmt.Sprintf("/proc/%d/environ", os.Getppid()))) }},
 	{"another process's files", func() error { return second(os.ReadFile(fmt.Sprintf("/proc/%d/root/etc/passwd", os.Getppid()))) }},
-	{"a file elsewhere", func() error { return os.WriteFile("/tmp/elsewhere", nil, 0o600) }},
+	{"a file elsewhere", func() error { return os.WriteFile(filepath.Join(os.TempDir(), "elsewhere"), nil, 0o600) }},
 }
 
 func second[T any](_ T, err error) error { return err }
