@@ -23,6 +23,7 @@ type bench struct {
 	taken    map[int]bool // ports given out
 	started  []*process   // in the order of starting
 	mesh     *trio        // once a section needed it
+	meshErr  error        // why it could not be started
 	image    string       // of the example, once made; ours to remove
 }
 

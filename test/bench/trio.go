@@ -24,39 +24,42 @@ type daemon struct {
 	home, addr string // addr: multiaddr ending in /p2p/ID
 }
 
-// product starts the three nodes and pairs them, once.
+// product is the three nodes, started and paired once.
 func (b *bench) product(ctx context.Context) (*trio, error) {
-	if b.mesh != nil {
-		return b.mesh, nil
+	if b.mesh == nil {
+		b.mesh = &trio{bin: b.bin}
+		b.meshErr = b.startTrio(ctx, b.mesh)
 	}
-	t := &trio{bin: b.bin}
-	b.mesh = t
+	return b.mesh, b.meshErr
+}
+
+func (b *bench) startTrio(ctx context.Context, t *trio) error {
 	for _, n := range []struct {
 		to            *daemon
 		name, program string
 	}{{&t.alice, "alice", "peerd"}, {&t.bob, "bob", "peerd"}, {&t.gw, "gw", "peergate"}} {
 		port, err := b.port()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		home := filepath.Join(b.dir, n.name)
 		args := []string{"run", "--home", home, "--listen", "/ip4/127.0.0.1/tcp/" + port, "--listen", "/ip4/127.0.0.1/udp/" + port + "/quic-v1"}
 		if n.program == "peergate" {
 			if port, err = b.port(); err != nil {
-				return nil, err
+				return err
 			}
 			t.public = "127.0.0.1:" + port
 			args = append(args, "--domain", "localhost", "--http", t.public, "--rate-ip", "0", "--rate-name", "0")
 		}
 		p, err := b.start(n.name, exec.Command(filepath.Join(b.bin, n.program), args...))
 		if err != nil {
-			return nil, fmt.Errorf("%w (build first: make build)", err)
+			return fmt.Errorf("%w (build first: make build)", err)
 		}
 		*n.to = daemon{process: p, home: home}
 	}
 	for _, d := range []*daemon{&t.alice, &t.bob, &t.gw} {
 		if err := t.whoami(ctx, d); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for _, c := range []struct {
@@ -69,10 +72,10 @@ func (b *bench) product(ctx context.Context) (*trio, error) {
 		{t.gw, []string{t.bob.addr, "--name", "bob", "--allow", "publish", "--max-names", "50", "--requests", "1000000/min"}},
 	} {
 		if _, err := t.ctl(ctx, c.at, append([]string{"peers", "add"}, c.args...)...); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return t, nil
+	return nil
 }
 
 func (t *trio) whoami(ctx context.Context, d *daemon) error {

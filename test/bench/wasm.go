@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -77,7 +78,9 @@ func measureWasmRequests(ctx context.Context, b *bench, t *trio, hello string, o
 		}
 		out.Rows = append(out.Rows, rate.row(fmt.Sprintf("CGI, %d connections", conns), "req/s"), half.row(fmt.Sprintf("CGI, %d connections, p50", conns), "ms"))
 	}
-	out.Notes = append(out.Notes, "every CGI request runs a new instance of a Go program of 6 MB or so, metered")
+	if info, err := os.Stat(hello); err == nil {
+		out.Notes = append(out.Notes, fmt.Sprintf("every CGI request runs a new, metered instance of a Go program, a module of %.1f MB", float64(info.Size())/1e6))
+	}
 	return t.remove(ctx, "bench-cgi")
 }
 
