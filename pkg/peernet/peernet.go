@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -281,6 +282,13 @@ func (n *Net) handle(proto string, allowed func(mesh.PeerID) bool, h func(ctx co
 			return
 		}
 		defer n.untrack(s)
+		// A bug that one peer can reach must not end the node for all others.
+		defer func() {
+			if r := recover(); r != nil {
+				n.cfg.Log.Error("panic in a stream handler", "protocol", proto, "peer", s.Peer(), "panic", r, "stack", string(debug.Stack()))
+				s.Reset()
+			}
+		}()
 		// After tracking, so that a removal in between still finds the stream.
 		if !allowed(s.Peer()) {
 			s.Reset()

@@ -343,3 +343,24 @@ func TestGuestsAreFew(t *testing.T) {
 		t.Fatalf("%d guests are in, want at most %d", in, maxGuests)
 	}
 }
+
+// A handler that panics costs its own stream, not the node.
+func TestAPanicCostsOneStream(t *testing.T) {
+	server := start(t, 1, &gateOf{all: true}, onTCP)
+	server.Handle(echo, func(context.Context, *Stream) { panic("a bug") })
+	client := start(t, 2, &gateOf{all: true})
+	client.Learn(server.ID(), server.Addrs())
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	for range 2 {
+		s, err := client.Open(ctx, server.ID(), echo)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.SetDeadline(time.Now().Add(10 * time.Second))
+		_, _ = s.Write([]byte("x"))
+		if _, err := s.Read(make([]byte, 1)); err == nil {
+			t.Fatal("a handler that panicked answered")
+		}
+	}
+}
