@@ -22,8 +22,18 @@ var kernels = []struct {
 	name string
 	arg  uint64
 }{
-	{"tight", 4000}, {"fib", 27}, {"matmul", 20}, {"sieve", 30}, {"collatz", 300}, {"sha256", 300},
-	{"leaf", 2000}, {"indirect", 2000}, {"interpreter", 5000}, {"quicksort", 15}, {"string", 200}, {"early", 300},
+	{"tight", 4000},
+	{"fib", 27},
+	{"matmul", 20},
+	{"sieve", 30},
+	{"collatz", 300},
+	{"sha256", 300},
+	{"leaf", 2000},
+	{"indirect", 2000},
+	{"interpreter", 5000},
+	{"quicksort", 15},
+	{"string", 200},
+	{"early", 300},
 }
 
 // threadTime is the CPU time that this thread has used.

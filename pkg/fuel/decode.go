@@ -52,14 +52,6 @@ func (m *module) section(n int) *reader {
 	return &reader{b: m.src[s.from:s.to]}
 }
 
-// typeOf is the type of a function by index; the index was checked.
-func (m *module) typeOf(f uint32) funcType {
-	if n := uint32(len(m.importFuncs)); f >= n {
-		return m.types[m.funcs[f-n].typ]
-	}
-	return m.types[m.importFuncs[f]]
-}
-
 func (m *module) funcCount() uint32 { return uint32(len(m.importFuncs) + len(m.funcs)) }
 
 func decode(src []byte) (*module, error) {

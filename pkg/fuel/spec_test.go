@@ -101,7 +101,6 @@ type specWorld struct {
 	meters map[api.Module]*Meter
 	named  map[string]api.Module
 	last   api.Module
-	n      int
 }
 
 func newSpecWorld(t *testing.T, dir string, plain bool, o Options) *specWorld {

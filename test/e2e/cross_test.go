@@ -20,8 +20,12 @@ func TestCrossBuild(t *testing.T) {
 		platform string
 		programs []string
 	}{
-		{"linux/amd64", all}, {"linux/arm64", all}, {"darwin/amd64", all}, {"darwin/arm64", all},
-		{"windows/amd64", all[:1]}, {"windows/arm64", all[:1]},
+		{"linux/amd64", all},
+		{"linux/arm64", all},
+		{"darwin/amd64", all},
+		{"darwin/arm64", all},
+		{"windows/amd64", all[:1]},
+		{"windows/arm64", all[:1]},
 	} {
 		t.Run(c.platform, func(t *testing.T) {
 			goos, arch, _ := strings.Cut(c.platform, "/")

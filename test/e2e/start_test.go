@@ -116,8 +116,10 @@ func TestConfigurationErrorsAreAllListed(t *testing.T) {
 		want []string
 	}{
 		{"listne = []\nlog_level = \"info\"\n[lend]\ncpu = 2\n", []string{"line 1", `"listne"`, "line 4", `"lend.cpu"`, "configs/peerd.toml"}},
-		{"listen = [\"0.0.0.0:4001\"]\nlog_level = \"loud\"\n[lend]\nworkloads = -1\n[docker]\nhost = \"tcp://10.0.0.1\"\n",
-			[]string{"0.0.0.0:4001", `"loud"`, "negative", "docker.host"}},
+		{
+			"listen = [\"0.0.0.0:4001\"]\nlog_level = \"loud\"\n[lend]\nworkloads = -1\n[docker]\nhost = \"tcp://10.0.0.1\"\n",
+			[]string{"0.0.0.0:4001", `"loud"`, "negative", "docker.host"},
+		},
 		{"listen = \n", []string{"line 1"}},
 	} {
 		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {

@@ -33,7 +33,8 @@ const (
 func Generate(data []byte) []byte {
 	g := &generator{data: data}
 	out := []byte("\x00asm\x01\x00\x00\x00")
-	out = section(out, 1, []byte{5,
+	out = section(out, 1, []byte{
+		5,
 		0x60, 0, 0,
 		0x60, 1, i32, 1, i32,
 		0x60, 2, i32, i32, 1, i32,

@@ -121,8 +121,10 @@ func (m *Mesh) Web(gw *Node) *http.Client {
 		DisableCompression:  true,
 	}
 	m.t.Cleanup(tr.CloseIdleConnections)
-	return &http.Client{Transport: tr, Timeout: time.Minute,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &http.Client{
+		Transport: tr, Timeout: time.Minute,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // end stops and inspects the nodes, the last started first.

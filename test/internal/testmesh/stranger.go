@@ -80,8 +80,10 @@ func (a *Actor) Request(t testing.TB, to mesh.PeerID, inc wire.Incarnation, verb
 		t.Fatal(err)
 	}
 	now := time.Now()
-	return wire.Request{Version: wire.Version, Verb: verb, From: a.Key.ID, To: to, Incarnation: inc, Nonce: wire.NewNonce(),
-		Issued: now.UnixMilli(), Expires: now.Add(wire.Lifetime).UnixMilli(), Body: raw}
+	return wire.Request{
+		Version: wire.Version, Verb: verb, From: a.Key.ID, To: to, Incarnation: inc, Nonce: wire.NewNonce(),
+		Issued: now.UnixMilli(), Expires: now.Add(wire.Lifetime).UnixMilli(), Body: raw,
+	}
 }
 
 // Seal signs a request with this actor's key.
