@@ -25,8 +25,10 @@ type guard struct {
 }
 
 func newGuard(ln net.Listener, cfg ServerConfig) *guard {
-	return &guard{Listener: ln, maxConns: cfg.MaxConns, maxPerIP: cfg.MaxConnsPerIP, write: cfg.WriteTimeout,
-		perIP: map[netip.Addr]int{}}
+	return &guard{
+		Listener: ln, maxConns: cfg.MaxConns, maxPerIP: cfg.MaxConnsPerIP, write: cfg.WriteTimeout,
+		perIP: map[netip.Addr]int{},
+	}
 }
 
 // Accept returns the next connection within the limits; those over are reset.

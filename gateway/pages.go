@@ -17,31 +17,55 @@ type page struct {
 }
 
 var (
-	pageUnknown = page{status: http.StatusNotFound, title: "No such app",
+	pageUnknown = page{
+		status: http.StatusNotFound, title: "No such app",
 		text: "Nothing is published under this name. Its owner may have stopped it, or the address may be mistyped: " +
-			"the part before the first dot must match exactly, as printed by \"peerctl ps\"."}
-	pageForeign = page{status: http.StatusNotFound, title: "Not served here",
-		text: "This gateway does not serve that host. Check the address."}
-	pageBadRequest = page{status: http.StatusBadRequest, title: "Bad request",
-		text: "The request is malformed, and was not passed on."}
-	pageMethod = page{status: http.StatusMethodNotAllowed, title: "Method not allowed",
-		text: "This gateway does not carry CONNECT or TRACE."}
-	pageSlowRequest = page{status: http.StatusRequestTimeout, title: "Request timeout",
-		text: "The request's body came too slowly."}
-	pageRate = page{status: http.StatusTooManyRequests, title: "Too many requests",
-		text: "You, or everybody together, asked for this too often. Wait a moment and try again.", retryAfter: 1}
-	pageBusy = page{status: http.StatusServiceUnavailable, title: "Busy",
-		text: "Too many requests to this app are under way. Try again in a moment.", retryAfter: 1}
-	pageTunnel = page{status: http.StatusServiceUnavailable, title: "Not connected",
-		text: "The machine that runs this app is not connected to the gateway now. It usually comes back by itself.", retryAfter: 5}
-	pageRefused = page{status: http.StatusBadGateway, title: "The app does not answer",
-		text: "The machine that runs this app is connected, but the app does not accept requests. It may be starting or stopped.", retryAfter: 2}
-	pageBroken = page{status: http.StatusBadGateway, title: "The app broke off",
-		text: "The app closed the connection, or answered with something that is not HTTP."}
-	pageTimeout = page{status: http.StatusGatewayTimeout, title: "The app is too slow",
-		text: "The app took the request and did not answer in time."}
-	pageLanding = page{status: http.StatusOK, title: "Peer Compute gateway",
-		text: "Apps are reached at names under this domain, one per app. Publish yours with: peerctl deploy IMAGE --publish"}
+			"the part before the first dot must match exactly, as printed by \"peerctl ps\".",
+	}
+	pageForeign = page{
+		status: http.StatusNotFound, title: "Not served here",
+		text: "This gateway does not serve that host. Check the address.",
+	}
+	pageBadRequest = page{
+		status: http.StatusBadRequest, title: "Bad request",
+		text: "The request is malformed, and was not passed on.",
+	}
+	pageMethod = page{
+		status: http.StatusMethodNotAllowed, title: "Method not allowed",
+		text: "This gateway does not carry CONNECT or TRACE.",
+	}
+	pageSlowRequest = page{
+		status: http.StatusRequestTimeout, title: "Request timeout",
+		text: "The request's body came too slowly.",
+	}
+	pageRate = page{
+		status: http.StatusTooManyRequests, title: "Too many requests",
+		text: "You, or everybody together, asked for this too often. Wait a moment and try again.", retryAfter: 1,
+	}
+	pageBusy = page{
+		status: http.StatusServiceUnavailable, title: "Busy",
+		text: "Too many requests to this app are under way. Try again in a moment.", retryAfter: 1,
+	}
+	pageTunnel = page{
+		status: http.StatusServiceUnavailable, title: "Not connected",
+		text: "The machine that runs this app is not connected to the gateway now. It usually comes back by itself.", retryAfter: 5,
+	}
+	pageRefused = page{
+		status: http.StatusBadGateway, title: "The app does not answer",
+		text: "The machine that runs this app is connected, but the app does not accept requests. It may be starting or stopped.", retryAfter: 2,
+	}
+	pageBroken = page{
+		status: http.StatusBadGateway, title: "The app broke off",
+		text: "The app closed the connection, or answered with something that is not HTTP.",
+	}
+	pageTimeout = page{
+		status: http.StatusGatewayTimeout, title: "The app is too slow",
+		text: "The app took the request and did not answer in time.",
+	}
+	pageLanding = page{
+		status: http.StatusOK, title: "Peer Compute gateway",
+		text: "Apps are reached at names under this domain, one per app. Publish yours with: peerctl deploy IMAGE --publish",
+	}
 )
 
 // serve writes the page, as HTML to browsers and as text to anything else.

@@ -108,13 +108,6 @@ func (p *pool) discard(u *upstream) {
 	u.stream.Reset()
 }
 
-// forget drops a stream from the pool and leaves it to the caller.
-func (p *pool) forget(u *upstream) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.all, u)
-}
-
 // sweep closes what idled too long and resets what is over its deadline.
 func (p *pool) sweep(now int64) {
 	p.mu.Lock()
