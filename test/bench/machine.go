@@ -26,7 +26,7 @@ func describeMachine(dir string) Machine {
 		Cores:  runtime.NumCPU(),
 		CPU:    processor(),
 		Kernel: command("uname", "-sr"),
-		TCP:    command("cat", "/proc/sys/net/ipv4/tcp_congestion_control"),
+		TCP:    firstLine("/proc/sys/net/ipv4/tcp_congestion_control"),
 		Go:     runtime.Version(),
 		Files:  command("stat", "-f", "-c", "%T", dir),
 		Load:   loadAverage(),
@@ -43,6 +43,16 @@ func command(name string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
+// firstLine of a file; empty if there is none.
+func firstLine(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	line, _, _ := strings.Cut(string(data), "\n")
+	return line
+}
+
 func processor() string {
 	data, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
@@ -57,11 +67,7 @@ func processor() string {
 }
 
 func loadAverage() float64 {
-	data, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return -1
-	}
-	first, _, _ := strings.Cut(string(data), " ")
+	first, _, _ := strings.Cut(firstLine("/proc/loadavg"), " ")
 	v, err := strconv.ParseFloat(first, 64)
 	if err != nil {
 		return -1

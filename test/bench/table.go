@@ -11,7 +11,7 @@ func (r Result) print(w io.Writer) {
 	m := r.Machine
 	fmt.Fprintf(w, "Peer Compute, measured %s\n", r.Started.Format("2006-01-02 15:04 MST"))
 	fmt.Fprintf(w, "%d cores (%s), %s, TCP %s, files on %s, Docker %s, %s; load %.2f at the start, %.2f at the end\n",
-		m.Cores, m.CPU, m.Kernel, known(m.TCP), known(m.Files), known(m.Engine), m.Go, m.Load, r.LoadAfter)
+		m.Cores, m.CPU, known(m.Kernel), known(m.TCP), known(m.Files), known(m.Engine), m.Go, m.Load, r.LoadAfter)
 	for _, t := range r.Warnings {
 		fmt.Fprintln(w, "warning:", t)
 	}
