@@ -265,3 +265,48 @@ func TestTopLevel(t *testing.T) {
 		}
 	}
 }
+
+// Each direct dependency has its paragraph of reasons.
+func TestDependenciesAreExplained(t *testing.T) {
+	mod, err := os.ReadFile("../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	why, err := os.ReadFile("../../pkg/RATIONALE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	aliases := map[string]string{ // module → the name it is explained under
+		"filippo.io/edwards25519":              "edwards25519",
+		"github.com/rogpeppe/go-internal":      "testscript",
+		"github.com/multiformats/go-multiaddr": "go-multiaddr",
+		"github.com/distribution/reference":    "distribution/reference",
+		"github.com/fxamacker/cbor/v2":         "fxamacker/cbor",
+		"github.com/pelletier/go-toml/v2":      "go-toml/v2",
+		"github.com/libp2p/go-yamux/v5":        "go-yamux",
+		"github.com/elastic/go-seccomp-bpf":    "go-seccomp-bpf",
+		"golang.org/x/sys":                     "x/sys",
+		"golang.org/x/term":                    "x/term",
+		"golang.org/x/sync":                    "x/sync",
+		"golang.org/x/net":                     "x/net",
+		"golang.org/x/time":                    "x/time",
+	}
+	n := 0
+	for line := range strings.Lines(string(mod)) {
+		f := strings.Fields(line)
+		if len(f) != 2 || !strings.Contains(f[0], ".") || !strings.HasPrefix(f[1], "v") {
+			continue // not a direct requirement
+		}
+		n++
+		name := aliases[f[0]]
+		if name == "" {
+			name = f[0][strings.LastIndex(f[0], "/")+1:]
+		}
+		if !strings.Contains(string(why), name) {
+			t.Errorf("%s has no paragraph in pkg/RATIONALE.md", f[0])
+		}
+	}
+	if n < 15 {
+		t.Fatalf("found only %d requirements", n)
+	}
+}
