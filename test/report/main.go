@@ -31,13 +31,41 @@ func run(args []string, out io.Writer) int {
 	if *fuzz != "" {
 		return fuzzAll(out, *fuzz, patterns)
 	}
-	cmd := []string{"test", "-json", "-timeout", *timeout}
-	if _, err := exec.LookPath("gcc"); err == nil {
-		cmd = append(cmd, "-race")
-	} else {
-		fmt.Fprintln(out, "note: no C compiler, so the race detector is off")
+	pkgs, err := list(patterns)
+	if err != nil {
+		fmt.Fprintln(out, "cannot list the packages:", err)
+		return 1
 	}
-	return tests(out, append(cmd, patterns...))
+	base := []string{"test", "-json", "-timeout", *timeout}
+	if _, err := exec.LookPath("gcc"); err != nil {
+		fmt.Fprintln(out, "note: no C compiler, so the race detector is off")
+		return tests(out, append(base, pkgs...))
+	}
+	var runs [][]string
+	var pure, rest []string
+	for _, p := range pkgs {
+		if slices.Contains(sequential, p) {
+			pure = append(pure, p)
+		} else {
+			rest = append(rest, p)
+		}
+	}
+	if len(rest) > 0 {
+		runs = append(runs, append(append(slices.Clone(base), "-race"), rest...))
+	}
+	if len(pure) > 0 {
+		runs = append(runs, append(base, pure...))
+	}
+	return tests(out, runs...)
+}
+
+// sequential lists packages that start no goroutine: the race detector would find
+// nothing there and make their long tests ten times longer.
+var sequential = []string{"peercompute/pkg/fuel"}
+
+func list(patterns []string) ([]string, error) {
+	out, err := exec.Command("go", append([]string{"list"}, patterns...)...).Output()
+	return strings.Fields(string(out)), err
 }
 
 // event is one line of `go test -json`.
@@ -52,30 +80,32 @@ type result struct {
 	broken                  []string
 }
 
-func tests(out io.Writer, args []string) int {
-	cmd := exec.Command("go", args...)
-	cmd.Stderr = os.Stderr
-	pipe, err := cmd.StdoutPipe()
-	if err != nil {
-		fmt.Fprintln(out, "cannot run the tests:", err)
-		return 1
-	}
-	if err := cmd.Start(); err != nil {
-		fmt.Fprintln(out, "cannot run the tests:", err)
-		return 1
-	}
+func tests(out io.Writer, runs ...[]string) int {
+	r := result{reasons: map[string][]string{}}
 	start := time.Now()
-	r := collect(out, pipe)
-	err = cmd.Wait()
+	ok := true
+	for _, args := range runs {
+		cmd := exec.Command("go", args...)
+		cmd.Stderr = os.Stderr
+		pipe, err := cmd.StdoutPipe()
+		if err == nil {
+			err = cmd.Start()
+		}
+		if err != nil {
+			fmt.Fprintln(out, "cannot run the tests:", err)
+			return 1
+		}
+		r.collect(out, pipe)
+		ok = cmd.Wait() == nil && ok
+	}
 	r.print(out, time.Since(start))
-	if err != nil || r.failed > 0 || r.passed == 0 {
+	if !ok || r.failed > 0 || r.passed == 0 {
 		return 1
 	}
 	return 0
 }
 
-func collect(out io.Writer, in io.Reader) result {
-	r := result{reasons: map[string][]string{}}
+func (r *result) collect(out io.Writer, in io.Reader) {
 	logs := map[string][]string{} // output of each test, until it is known how it ended
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, 16<<20)
@@ -99,7 +129,6 @@ func collect(out io.Writer, in io.Reader) result {
 		r.add(out, e, logs[key])
 		delete(logs, key)
 	}
-	return r
 }
 
 func (r *result) add(out io.Writer, e event, log []string) {
@@ -165,13 +194,13 @@ func (r *result) print(out io.Writer, took time.Duration) {
 
 // fuzzAll runs each fuzz target of the packages in turn.
 func fuzzAll(out io.Writer, long string, patterns []string) int {
-	list, err := exec.Command("go", append([]string{"list"}, patterns...)...).Output()
+	pkgs, err := list(patterns)
 	if err != nil {
 		fmt.Fprintln(out, "cannot list the packages:", err)
 		return 1
 	}
 	ran, failed := 0, 0
-	for pkg := range strings.FieldsSeq(string(list)) {
+	for _, pkg := range pkgs {
 		names, err := exec.Command("go", "test", "-list", "^Fuzz", pkg).Output()
 		if err != nil {
 			fmt.Fprintf(out, "FAIL  %s does not build\n", pkg)
