@@ -9,7 +9,7 @@ FUZZTIME ?= 60s
 GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.1
 
-.PHONY: help build demo test check bench fuzz cross clean
+.PHONY: help build demo test check oracle bench fuzz cross clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,6 +29,9 @@ check: ## Format, vet, lint and the house's rules
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) test ./test/arch
+
+oracle: ## Compare fuel with wasmtime (needs a C compiler; a module of its own)
+	cd test/oracle && $(GO) test ./...
 
 bench: build ## Measure; writes out/bench.json and prints a table
 	$(GO) run ./test/bench -out out/bench.json
