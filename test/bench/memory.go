@@ -51,7 +51,7 @@ func measureMemory(ctx context.Context, b *bench, out *Section) error {
 		note("    %s %.1f MB", d.what, row.Cells[0].Median)
 		out.Rows = append(out.Rows, row)
 	}
-	out.Notes = append(out.Notes, fmt.Sprintf("VmRSS %s after they were paired, in millions of bytes; about half of it is the program itself, mapped from its file", settle))
+	out.Notes = append(out.Notes, fmt.Sprintf("VmRSS %s after they were paired, in millions of bytes; most of it is the program itself, mapped from its file", settle))
 	return nil
 }
 
