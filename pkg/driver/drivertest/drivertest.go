@@ -46,7 +46,9 @@ func Run(t *testing.T, h Harness) {
 	t.Run("LogTail", h.logTail)
 	t.Run("LogFollowEndsWithTheRun", h.logFollow)
 	t.Run("LogFollowEndsWithTheContext", h.logFollowContext)
-	t.Run("StopByForce", h.stopByForce)
+	if h.Stubborn != nil {
+		t.Run("StopByForce", h.stopByForce)
+	}
 	t.Run("WaitAndDialGiveUpWithTheContext", h.giveUp)
 	t.Run("StartAgainReplacesTheRun", h.startAgain)
 	t.Run("Adopt", h.adopt)

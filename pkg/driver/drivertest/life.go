@@ -111,9 +111,6 @@ func (h Harness) exitCodes(t *testing.T) {
 }
 
 func (h Harness) stopByForce(t *testing.T) {
-	if h.Stubborn == nil {
-		t.Skip("this runtime asks nobody to stop")
-	}
 	ctx, d := bounded(t), h.New(t)
 	task, _ := h.start(ctx, t, d, h.Stubborn())
 	answers(ctx, t, task)
