@@ -7,6 +7,7 @@ package testmesh
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -92,6 +93,9 @@ func (s *workshop) build(t testing.TB, name, pkg string, env []string, flags ...
 			if err != nil {
 				return "", err
 			}
+			if err := lookAtSources(module); err != nil {
+				return "", err
+			}
 			cmd := exec.Command("go", append(append([]string{"build", "-o", out}, flags...), pkg)...)
 			cmd.Dir = module
 			cmd.Env = append(os.Environ(), env...)
@@ -108,6 +112,25 @@ func (s *workshop) build(t testing.TB, name, pkg string, env []string, flags ...
 		t.Fatal(err)
 	}
 	return file
+}
+
+// lookAtSources looks at every source of the module. The compiler runs in another
+// process, so without this the test cache would not know what the test depends on
+// and answer for programs that have changed since.
+func lookAtSources(root string) error {
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == ".git" || d.Name() == "bin" || d.Name() == "out") {
+			return filepath.SkipDir
+		}
+		switch filepath.Ext(path) {
+		case ".go", ".json", ".mod":
+			_, err = os.Stat(path)
+		}
+		return err
+	})
 }
 
 // moduleRoot is the directory of go.mod, upwards from where the test runs.
