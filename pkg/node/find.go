@@ -67,6 +67,9 @@ func (a *api) listRemote(ctx context.Context, p mesh.PeerID, known []deployed) [
 	defer cancel()
 	var reply wire.ListReply
 	err := a.n.ask(ctx, p, wire.VerbList, wire.List{}, &reply)
+	if err != nil {
+		a.n.log.Debug("cannot list a peer's workloads", "peer", p, "err", err)
+	}
 	var out []deployed
 	if err == nil {
 		there := map[mesh.WorkloadID]bool{}

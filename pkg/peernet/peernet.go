@@ -214,9 +214,7 @@ func ParseAddr(s string) (addr string, id mesh.PeerID, err error) {
 
 // Connect makes sure there is a connection to p.
 func (n *Net) Connect(ctx context.Context, p mesh.PeerID) error {
-	if sw, ok := n.host.Network().(*swarm.Swarm); ok {
-		sw.Backoff().Clear(p) // the caller paces its attempts itself
-	}
+	n.clearBackoff(p) // the caller paces its attempts itself
 	if err := n.host.Connect(ctx, peer.AddrInfo{ID: p}); err != nil {
 		return dialError(ctx, p, err)
 	}
@@ -258,11 +256,36 @@ func (n *Net) Open(ctx context.Context, p mesh.PeerID, proto string) (*Stream, e
 	if !n.cfg.Gate.Allowed(p) {
 		return nil, mesh.Errorf(mesh.Untrusted, "peer %s is not on this machine's trust list", short(p))
 	}
+	_, had := n.Connected(p)
 	s, err := n.host.NewStream(ctx, p, protocol.ID(proto))
+	// A connection may be dead, which over QUIC only its use shows; there may be
+	// several. Nothing was said on them, so trying the next or dialling is safe.
+	for try := 1; err != nil && had && try <= maxDead && ctx.Err() == nil; try++ {
+		pause := time.NewTimer(time.Duration(try) * deadPause) // until the host has noticed too
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+		}
+		n.clearBackoff(p)
+		s, err = n.host.NewStream(ctx, p, protocol.ID(proto))
+	}
 	if err != nil {
 		return nil, dialError(ctx, p, err)
 	}
 	return &Stream{Stream: s}, nil
+}
+
+const (
+	maxDead   = 4 // connections found dead before a stream is given up
+	deadPause = 20 * time.Millisecond
+)
+
+// clearBackoff lets p be dialled at once although it did not answer just now.
+func (n *Net) clearBackoff(p mesh.PeerID) {
+	if sw, ok := n.host.Network().(*swarm.Swarm); ok {
+		sw.Backoff().Clear(p)
+	}
 }
 
 // Handle registers the handler of a protocol. The handler owns the stream and

@@ -167,7 +167,7 @@ func TestPeerAway(t *testing.T) {
 func TestRestartUnnoticed(t *testing.T) {
 	t.Parallel()
 	m := testmesh.New(t)
-	alice, bob := m.Peer("alice"), m.Peer("bob")
+	alice, bob := m.Peer("alice", "--log-level", "debug"), m.Peer("bob")
 	bob.Must("peers", "add", alice.QUIC(), "--name", "alice", "--allow", "deploy", "--max-workloads", "9", "--cpus", "4", "--memory", "4G")
 	alice.Must("peers", "add", bob.QUIC(), "--name", "bob")
 	module := testmesh.Tiny(t, "hello")
