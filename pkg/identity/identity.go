@@ -130,7 +130,7 @@ func syncDir(dir string) error {
 }
 
 // CheckPeer refuses peer IDs whose key could make signatures ambiguous: other key
-// types, hashed keys, non-canonical encodings, and points of small order.
+// types, hashed keys, non-canonical encodings, and points of small or mixed order.
 func CheckPeer(id mesh.PeerID) error {
 	refuse := func(why string) error {
 		return mesh.Errorf(mesh.Invalid, "the key of peer %s is refused: %s", id, why).WithRule("identity.key").
@@ -160,7 +160,28 @@ func CheckPeer(id mesh.PeerID) error {
 	if new(edwards25519.Point).MultByCofactor(p).Equal(edwards25519.NewIdentityPoint()) == 1 {
 		return refuse("it is of small order")
 	}
+	if !torsionFree(p) {
+		return refuse("it is of mixed order")
+	}
 	return nil
+}
+
+// torsionFree reports whether p lies in the group that ordinary keys lie in. About
+// signatures under a key with a small part, correct verifiers disagree: what one
+// takes for evidence another would refuse.
+func torsionFree(p *edwards25519.Point) bool {
+	minusOne, err := edwards25519.NewScalar().SetCanonicalBytes(orderMinusOne[:])
+	if err != nil {
+		panic(err) // the constant is wrong
+	}
+	q := new(edwards25519.Point).ScalarMult(minusOne, p)
+	return q.Add(q, p).Equal(edwards25519.NewIdentityPoint()) == 1
+}
+
+// orderMinusOne is the order of the curve's large group less one, little-endian.
+var orderMinusOne = [32]byte{
+	0xec, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14,
+	31: 0x10,
 }
 
 // Exists reports whether dir holds a key.

@@ -81,6 +81,10 @@ var weakPoints = []string{
 	"eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", // y = p+1: non-canonical 1
 	"f0ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", // y = p+3
 	"0200000000000000000000000000000000000000000000000000000000000000", // not on the curve
+	// An ordinary key plus one of the other seven points of small order: mixed order.
+	"f0ec182c169c0b01b6b6bf0c5d2c1a85ea2560fc0ff00fbb645a25f01e65a71e",
+	"205694440a3c93c2360e624f3dc5106f4429a6e77677de1cd185c1200bd3a14f",
+	"413a480998ad6dd1d751fb6264f54f76f86aa02f4179ccfcc0a44e7e9bb30162",
 }
 
 func TestCheckPeerRefusesWeakKeys(t *testing.T) {

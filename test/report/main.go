@@ -44,7 +44,7 @@ func run(args []string, out io.Writer) int {
 	var runs [][]string
 	var pure, rest []string
 	for _, p := range pkgs {
-		if slices.Contains(sequential, p) {
+		if slices.Contains(plain, p) {
 			pure = append(pure, p)
 		} else {
 			rest = append(rest, p)
@@ -59,9 +59,10 @@ func run(args []string, out io.Writer) int {
 	return tests(out, runs...)
 }
 
-// sequential lists packages that start no goroutine: the race detector would find
-// nothing there and make their long tests ten times longer.
-var sequential = []string{"peercompute/pkg/fuel"}
+// plain lists packages that run without the race detector, which would make their
+// long tests ten times longer: fuel starts no goroutine, and the attacks and faults
+// come in numbers against parts whose own tests run with it.
+var plain = []string{"peercompute/pkg/fuel", "peercompute/test/security", "peercompute/test/fault"}
 
 func list(patterns []string) ([]string, error) {
 	out, err := exec.Command("go", append([]string{"list"}, patterns...)...).Output()
