@@ -152,6 +152,9 @@ func (m *Member) openState() error {
 	if m.Store, err = store.Open(path); err != nil {
 		return err
 	}
+	if from := m.Store.From(); from > 0 && from < store.Version {
+		m.Log.Info("brought the state file to a newer version; older programs refuse it from now on", "from", from, "to", store.Version)
+	}
 	if !haveKey {
 		bound, err := m.Store.Bound()
 		if err != nil {

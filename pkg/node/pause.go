@@ -10,7 +10,7 @@ import (
 	"peercompute/pkg/store"
 )
 
-var keyPause = []byte("pause") // in store.Meta
+var keyPause = []byte("pause") // in store.Lend
 
 // maxPauseFor bounds a pause with an end; one without has none.
 const maxPauseFor = 365 * 24 * time.Hour
@@ -20,7 +20,7 @@ func (n *Node) paused() *admission.Pause {
 	var p admission.Pause
 	var ok bool
 	err := n.m.Store.View(func(tx *store.Tx) (err error) {
-		ok, err = tx.GetJSON(store.Meta, keyPause, &p)
+		ok, err = tx.GetJSON(store.Lend, keyPause, &p)
 		return err
 	})
 	if err != nil {
@@ -42,11 +42,11 @@ func (a *api) Pause(ctx context.Context, d time.Duration) (control.Pause, error)
 	if d > 0 {
 		p.Until = a.n.m.Now().Add(d).UTC()
 	}
-	err := a.n.m.Store.Update(ctx, func(tx *store.Tx) error { return tx.PutJSON(store.Meta, keyPause, p) })
+	err := a.n.m.Store.Update(ctx, func(tx *store.Tx) error { return tx.PutJSON(store.Lend, keyPause, p) })
 	return control.Pause{Paused: true, Until: p.Until}, err
 }
 
 // Resume takes peers' new work again.
 func (a *api) Resume(ctx context.Context) (control.Pause, error) {
-	return control.Pause{}, a.n.m.Store.Update(ctx, func(tx *store.Tx) error { return tx.Delete(store.Meta, keyPause) })
+	return control.Pause{}, a.n.m.Store.Update(ctx, func(tx *store.Tx) error { return tx.Delete(store.Lend, keyPause) })
 }

@@ -24,11 +24,9 @@ import (
 // FileName is the state file's name in a node's home.
 const FileName = "state.db"
 
-// Version is the schema version that this program writes.
-const Version = 1
-
 // Bucket names one table. The set is fixed here, so that a reader of this file
-// sees all that a node remembers.
+// sees all that a node remembers. Those that are missing are made when the file is
+// opened; content that must move or change takes a migration.
 type Bucket string
 
 // The buckets and who owns them.
@@ -42,9 +40,10 @@ const (
 	Workloads   Bucket = "workloads"    // supervisor: workload ID → record
 	Remote      Bucket = "remote"       // node: workloads that this node deployed elsewhere
 	Routes      Bucket = "routes"       // gateway: label → route
+	Lend        Bucket = "lend"         // node: what the owner lends, and when
 )
 
-var buckets = [...]Bucket{Meta, TrustLog, TrustTasks, Invites, Nonces, NonceExpiry, Workloads, Remote, Routes}
+var buckets = [...]Bucket{Meta, TrustLog, TrustTasks, Invites, Nonces, NonceExpiry, Workloads, Remote, Routes, Lend}
 
 var (
 	keyVersion     = []byte("version")
@@ -56,6 +55,7 @@ var (
 type Store struct {
 	db          *bolt.DB
 	incarnation [16]byte
+	from        int // the version that the file had; 0 = it was new
 
 	queue  chan *update
 	stop   chan struct{}
@@ -113,13 +113,9 @@ func (s *Store) init(tx *bolt.Tx) error {
 	meta := tx.Bucket([]byte(Meta))
 	fresh := meta == nil
 	if !fresh {
-		v := meta.Get(keyVersion)
-		if len(v) != 8 {
-			return mesh.Errorf(mesh.Invalid, "the state file has no version").WithHint("it is damaged; restore it from a backup")
-		}
-		if n := binary.BigEndian.Uint64(v); n > Version {
-			return mesh.Errorf(mesh.Unsupported, "the state file is of version %d, newer than this program's %d", n, Version).
-				WithHint("run the newer peerd that wrote it")
+		var err error
+		if s.from, err = migrate(tx, meta); err != nil {
+			return err
 		}
 		if len(meta.Get(keyIncarnation)) != len(s.incarnation) {
 			return mesh.Errorf(mesh.Invalid, "the state file has no incarnation").WithHint("it is damaged; restore it from a backup")
@@ -138,12 +134,15 @@ func (s *Store) init(tx *bolt.Tx) error {
 		}
 	}
 	copy(s.incarnation[:], meta.Get(keyIncarnation))
-	return meta.Put(keyVersion, binary.BigEndian.AppendUint64(nil, Version))
+	return meta.Put(keyVersion, binary.BigEndian.AppendUint64(nil, uint64(Version)))
 }
 
 // Incarnation names this life of the state file: a lost file comes back with
 // another one, which makes requests for the old one void.
 func (s *Store) Incarnation() [16]byte { return s.incarnation }
+
+// From is the schema version that the file had when it was opened; 0 if it was new.
+func (s *Store) From() int { return s.from }
 
 // Bind ties the file to a node. The first call records the ID; later ones fail
 // with mesh.Conflict if the file belongs to another node.

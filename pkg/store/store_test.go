@@ -104,7 +104,7 @@ func TestRefusesNewerAndDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = s.Update(context.Background(), func(tx *Tx) error {
-		return tx.Put(Meta, keyVersion, binary.BigEndian.AppendUint64(nil, Version+1))
+		return tx.Put(Meta, keyVersion, binary.BigEndian.AppendUint64(nil, uint64(Version)+1))
 	})
 	if err != nil {
 		t.Fatal(err)
