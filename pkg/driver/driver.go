@@ -54,11 +54,40 @@ type Task interface {
 	Stop(ctx context.Context, grace time.Duration) error
 }
 
-// Runner is implemented by drivers that can run a job in the foreground.
+// Runner is implemented by drivers that can run a job for whoever waits for it.
 type Runner interface {
 	// Run executes w to its end. It returns an error only if the job could not be
-	// run at all; how it ended is in mesh.Exit. It stops the job when ctx ends.
-	Run(ctx context.Context, w mesh.Workload, stdin io.Reader, stdout, stderr io.Writer) (mesh.Exit, error)
+	// run at all; how it ended is in Ran. It stops the job when ctx ends.
+	Run(ctx context.Context, w mesh.Workload, j Job) (Ran, error)
+}
+
+// Seed is what a job's random bytes follow from. Same module, same input, same
+// seed: same run.
+type Seed [32]byte
+
+// Job is what a run of a job is given besides its workload.
+type Job struct {
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	Seed           Seed
+	// Whole says that all of Stdin is there already: a read gives as much as was
+	// asked for. Otherwise reads give what has come, and how much is observed.
+	Whole bool
+	// Replay is the record of an earlier run that this one repeats; nil for a first
+	// run. Stdin is then that run's whole input.
+	Replay *Replayed
+}
+
+// Replayed is what an earlier run observed (Ran.Record), possibly nothing.
+type Replayed struct{ Record []byte }
+
+// Ran is how a run of a job went.
+type Ran struct {
+	mesh.Exit
+	Input     string `json:"input"`      // digest of the input that the program read, "sha256:…"
+	InputSize int64  `json:"input_size"` // bytes
+	Record    []byte `json:"record,omitempty"`
+	Cut       bool   `json:"cut,omitempty"` // there was more to record than is kept: the run cannot be repeated exactly
 }
 
 // LogOptions selects part of a log.

@@ -57,6 +57,7 @@ type Exit struct {
 	Reason     string `json:"reason,omitempty" cbor:"3,keyasint,omitempty"`      // one line for people: "killed: memory 64 MiB"
 	Fuel       uint64 `json:"fuel,omitempty" cbor:"4,keyasint,omitempty"`        // units of fuel/1 burnt
 	PeakMemory int64  `json:"peak_memory,omitempty" cbor:"5,keyasint,omitempty"` // bytes
+	Trace      string `json:"trace,omitempty" cbor:"6,keyasint,omitempty"`       // the guest's stack after a trap, with what names its module has
 }
 
 // Stats is a workload's consumption so far.

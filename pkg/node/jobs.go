@@ -67,7 +67,8 @@ func (n *Node) execute(ctx context.Context, w mesh.Workload, stdin io.Reader, st
 	if _, err := n.cfg.Runtimes[w.Spec.Runtime].Driver.Prepare(ctx, w, func(mesh.Progress) {}); err != nil {
 		return mesh.Exit{}, err
 	}
-	return r.Run(ctx, w, stdin, stdout, stderr)
+	ran, err := r.Run(ctx, w, driver.Job{Stdin: stdin, Stdout: stdout, Stderr: stderr, Seed: driver.Seed(randomDigest())})
+	return ran.Exit, err
 }
 
 func (n *Node) onRun(ctx context.Context, c *request.Call) (request.Reply, error) {

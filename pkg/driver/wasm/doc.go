@@ -18,8 +18,9 @@
 //	environment  what the spec passes, and for a service CGI's description of the request
 //	arguments    what the spec passes, after the workload's name
 //	clock        monotonic, from 1 ns at the instance's start; the wall clock reads 1 January
-//	             2026, 00:00 UTC plus that, so it tells nobody the time and yet goes on
-//	random       from the operating system
+//	             2026, 00:00 UTC plus that, so it tells nobody the time and yet goes on; in a
+//	             job it is virtual: a nanosecond for each unit of fuel, and what was slept
+//	random       from the operating system; in a job, from the seed that came with it
 //	output       a service's standard output is its answer and standard error its log; a
 //	             job's both go to whoever attached to it, else to its log
 //	processor    the spec's share, all instances of a workload together

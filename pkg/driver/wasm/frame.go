@@ -23,7 +23,7 @@ import (
 // Files travel with the first byte of a frame (SCM_RIGHTS), at most maxFiles.
 const (
 	headerLen  = 9
-	maxPayload = 1 << 20 // a spec of 64 KiB of strings, escaped, fits several times over
+	maxPayload = 2 << 20 // a record of observations and a spec of 64 KiB of strings fit, encoded
 	maxFiles   = 4
 	firstWrite = 4 << 10 // sent with the files in one system call, which the kernel does not split
 

@@ -2,9 +2,11 @@ package wasm
 
 import (
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	mrand "math/rand/v2"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/tetratelabs/wazero/experimental"
 	"github.com/tetratelabs/wazero/sys"
 
+	"peercompute/pkg/driver"
 	"peercompute/pkg/mesh"
 )
 
@@ -25,20 +28,20 @@ const Epoch = 1767225600
 type instance struct {
 	name           string
 	args           []string
-	env            []string // KEY=VALUE; a later entry wins
-	stdin          io.Reader
+	env            []string  // KEY=VALUE; a later entry wins
+	stdin          io.Reader // of the outside; a job's *input otherwise
 	stdout, stderr io.Writer
 	memory         int64 // bytes
 	meter          *meter
 	shared         *budget
 	now            *atomic.Int64 // bytes in use by all instances of the run
+	seed           *driver.Seed  // of a run that can be repeated; nil for others
 }
 
 // outcome is how an instance ended.
 type outcome struct {
 	mesh.Exit
-	cpu   time.Duration
-	trace string // the guest's stack after a trap, for its owner's log
+	cpu time.Duration
 }
 
 // run executes a fresh instance of m to its end. Whatever the guest does, run
@@ -84,17 +87,22 @@ func (m *module) call(ctx context.Context, in instance, start time.Time) (err er
 
 // moduleConfig is all that a guest gets: what is not named here does not exist for it.
 func (in *instance) moduleConfig(start time.Time) wazero.ModuleConfig {
+	stdin := in.stdin
+	if _, ok := stdin.(*input); !ok {
+		stdin = waitingReader{stdin, in.meter}
+	}
+	random, nanotime := in.world(start)
 	c := wazero.NewModuleConfig().
 		WithName("").         // many instances of one module at once
 		WithStartFunctions(). // _start is called by call
 		WithArgs(append([]string{in.name}, in.args...)...).
-		WithStdin(waitingReader{in.stdin, in.meter}).
+		WithStdin(stdin).
 		WithStdout(waitingWriter{in.stdout, in.meter}).
 		WithStderr(waitingWriter{in.stderr, in.meter}).
-		WithRandSource(random{in.meter}).
-		WithNanotime(func() int64 { return int64(time.Since(start)) + 1 }, sys.ClockResolution(time.Microsecond)).
+		WithRandSource(random).
+		WithNanotime(func() int64 { return int64(nanotime()) + 1 }, sys.ClockResolution(time.Microsecond)).
 		WithWalltime(func() (int64, int32) {
-			d := time.Since(start)
+			d := nanotime()
 			return Epoch + int64(d/time.Second), int32(d % time.Second)
 		}, sys.ClockResolution(time.Microsecond)).
 		WithNanosleep(in.meter.nanosleep).
@@ -105,6 +113,15 @@ func (in *instance) moduleConfig(start time.Time) wazero.ModuleConfig {
 		}
 	}
 	return c
+}
+
+// world is where an instance's random bytes and time come from: of a run that can
+// be repeated, its seed and its own progress; else this machine.
+func (in *instance) world(start time.Time) (io.Reader, func() time.Duration) {
+	if in.seed == nil {
+		return random{crand.Reader, in.meter}, func() time.Duration { return time.Since(start) }
+	}
+	return random{mrand.NewChaCha8(*in.seed), in.meter}, in.meter.virtual
 }
 
 // judge turns the end of a guest into an Exit.
@@ -126,7 +143,7 @@ func judge(err error, m *meter, mem *linear) outcome {
 		return out
 	}
 	first, trace, _ := strings.Cut(err.Error(), "\n")
-	out := outcome{Exit: mesh.Exit{Code: exitTrapped, Kind: mesh.Trap, Reason: "trap: " + strings.TrimPrefix(first, "wasm error: ")}, trace: trace}
+	out := outcome{Exit: mesh.Exit{Code: exitTrapped, Kind: mesh.Trap, Reason: "trap: " + strings.TrimPrefix(first, "wasm error: "), Trace: strings.TrimPrefix(trace, "wasm stack trace:\n")}}
 	if mem.denied {
 		out.Kind, out.Reason = mesh.OutOfMemory, outOfMemory(mem)
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"peercompute/pkg/driver"
 	"peercompute/pkg/mesh"
 )
 
@@ -44,28 +45,24 @@ func (j *job) shutdown(grace time.Duration) {
 	}
 }
 
-// run executes the job with these streams.
-func (j *job) run(m *module, stdin io.Reader, stdout, stderr io.Writer) mesh.Exit {
+// run executes the job with what give adds to its instance: streams above all.
+func (j *job) run(m *module, give func(*meter) instance) mesh.Exit {
 	deadline := time.Now().Add(j.call.Timeout)
 	ctx, cancel := context.WithDeadlineCause(j.ctx, deadline, errDeadline)
 	defer cancel()
+	meter := newMeter(ctx, deadline, &pace{milli: j.call.MilliCPU, now: time.Now, last: time.Now()}, j.call.Fuel)
+	in := give(meter)
+	in.name, in.args, in.env = j.call.Name, j.call.Args, j.call.Env
+	in.memory, in.shared, in.now, in.meter = j.call.Memory, j.shared, &j.memory, meter
 	j.active.Add(1)
-	out := m.run(instance{
-		name: j.call.Name, args: j.call.Args, env: j.call.Env,
-		stdin: stdin, stdout: stdout, stderr: stderr,
-		memory: j.call.Memory, shared: j.shared, now: &j.memory,
-		meter: newMeter(ctx, deadline, &pace{milli: j.call.MilliCPU, now: time.Now, last: time.Now()}, j.call.Fuel),
-	})
+	out := m.run(in)
 	j.active.Add(-1)
 	j.add(out)
-	if out.trace != "" {
-		_, _ = io.WriteString(stderr, out.Reason+"\n"+out.trace+"\n") // the stream may be gone, with its reader
-	}
 	return out.Exit
 }
 
 // attached runs the job on connections to whoever asked for it, which the caller closes.
-func (j *job) attached(m *module, inout, errs *net.UnixConn) mesh.Exit {
+func (j *job) attached(m *module, inout, errs *net.UnixConn) (driver.Ran, error) {
 	// A wait for input, or for somebody to take output, ends with the job's time.
 	wake := func() {
 		_ = inout.SetDeadline(time.Unix(1, 0))
@@ -76,13 +73,36 @@ func (j *job) attached(m *module, inout, errs *net.UnixConn) mesh.Exit {
 	end := time.Now().Add(j.call.Timeout)
 	_ = inout.SetDeadline(end)
 	_ = errs.SetDeadline(end)
-	return j.run(m, inout, inout, errs)
+	record := driver.NewRecord(driver.MaxRecord)
+	if j.call.Repeat {
+		var err error
+		if record, err = driver.Replay(j.call.Record); err != nil {
+			return driver.Ran{}, mesh.Errorf(mesh.Invalid, "the run cannot be repeated: %s", err)
+		}
+	}
+	var stdin *input
+	var ran driver.Ran
+	ran.Exit = j.run(m, func(mt *meter) instance {
+		stdin = newInput(inout, mt, j.call.Whole, record)
+		return instance{stdin: stdin, stdout: inout, stderr: errs, seed: &j.call.Seed}
+	})
+	ran.Input, ran.InputSize = stdin.digest(), stdin.size
+	if !j.call.Repeat {
+		log, complete := record.Bytes()
+		ran.Record, ran.Cut = log, !complete
+	}
+	return ran, nil
 }
 
 // logged runs the job without input and with its output in the log.
 func (j *job) logged(m *module, log *lineLog) mesh.Exit {
 	stdout, stderr := log.writer(), log.writer()
-	exit := j.run(m, strings.NewReader(""), stdout, stderr)
+	exit := j.run(m, func(*meter) instance {
+		return instance{stdin: strings.NewReader(""), stdout: stdout, stderr: stderr}
+	})
+	if exit.Trace != "" {
+		_, _ = io.WriteString(stderr, exit.Reason+"\n"+exit.Trace+"\n") // never fails
+	}
 	stdout.flush()
 	stderr.flush()
 	return exit

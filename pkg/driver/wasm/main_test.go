@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"peercompute/pkg/driver"
 	"peercompute/pkg/mesh"
 )
 
@@ -121,11 +123,17 @@ func (s *shelf) probe() string { return s.put(guests.build(s.t, "./testdata/prob
 // bytes puts a module that is not a file yet.
 func (s *shelf) bytes(b []byte) string {
 	s.t.Helper()
+	return s.put(s.file(b))
+}
+
+// file makes a file of a module.
+func (s *shelf) file(b []byte) string {
+	s.t.Helper()
 	path := filepath.Join(s.t.TempDir(), "module.wasm")
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		s.t.Fatal(err)
 	}
-	return s.put(path)
+	return path
 }
 
 func (s *shelf) path(digest string) (string, error) {
@@ -204,6 +212,12 @@ func (r *rig) workload(digest string, shape mesh.Shape, change func(*mesh.Spec))
 	}
 	w.Spec = w.Spec.WithDefaults()
 	return w
+}
+
+// Run shadows the driver's, for tests that care for the streams and the end alone.
+func (r *rig) Run(ctx context.Context, w mesh.Workload, stdin io.Reader, stdout, stderr io.Writer) (mesh.Exit, error) {
+	ran, err := r.Driver.Run(ctx, w, driver.Job{Stdin: stdin, Stdout: stdout, Stderr: stderr})
+	return ran.Exit, err
 }
 
 func (r *rig) start(w mesh.Workload) *task {

@@ -2,7 +2,6 @@ package wasm
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"io"
 	"runtime"
@@ -11,6 +10,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/sys"
 
+	"peercompute/pkg/driver"
 	"peercompute/pkg/fuel"
 	"peercompute/pkg/mesh"
 )
@@ -37,6 +37,7 @@ type meter struct {
 	counter api.MutableGlobal // of the instance, once there is one
 	stopped error             // set before the guest is unwound
 	resumed time.Time
+	slept   time.Duration // asked for in sleeps, of the virtual clock
 	cpu     time.Duration // time spent in the guest and its host calls, waits excluded
 }
 
@@ -116,9 +117,19 @@ func (m *meter) yield() {
 // nanosleep is the guest's sleep. It ends early with the guest's time.
 func (m *meter) nanosleep(ns int64) {
 	m.pause()
+	m.slept += min(time.Duration(max(0, ns)), maxSlept-m.slept)
 	m.sleep(time.Duration(ns))
 	m.resume()
 	m.check()
+}
+
+// maxSlept keeps the virtual clock from running over.
+const maxSlept = 100 * 365 * 24 * time.Hour
+
+// virtual is the time that a run which can be repeated reads: a nanosecond for each
+// unit of fuel, and what it slept. It depends on nothing but the run itself.
+func (m *meter) virtual() time.Duration {
+	return time.Duration(min(m.used(), uint64(maxSlept))) + m.slept
 }
 
 func (m *meter) sleep(d time.Duration) {
@@ -176,11 +187,14 @@ func (w waitingWriter) Write(p []byte) (int, error) {
 }
 
 // random is a guest's source of random bytes.
-type random struct{ m *meter }
+type random struct {
+	from io.Reader
+	m    *meter
+}
 
 func (r random) Read(p []byte) (int, error) {
 	for done := 0; done < len(p); done += hostPart {
-		if _, err := rand.Read(p[done:min(done+hostPart, len(p))]); err != nil {
+		if _, err := r.from.Read(p[done:min(done+hostPart, len(p))]); err != nil {
 			return done, err
 		}
 		r.m.check()
@@ -199,6 +213,8 @@ func (m *meter) reason() (mesh.Kind, string) {
 		return mesh.OutOfFuel, "out of fuel"
 	case errors.Is(m.stopped, errDeadline), errors.Is(m.stopped, context.DeadlineExceeded):
 		return mesh.Timeout, "deadline passed"
+	case errors.Is(m.stopped, driver.ErrDiverged):
+		return mesh.Conflict, m.stopped.Error()
 	}
 	return mesh.Canceled, "stopped"
 }

@@ -60,8 +60,8 @@ type module struct {
 	users int // guarded by modules.mu
 }
 
-// newModules prepares a runtime that keeps its compiled code in dir.
-func newModules(ctx context.Context, dir string, max int64) (*modules, error) {
+// newModules prepares a runtime of the kind of engine, which keeps its compiled code in dir.
+func newModules(ctx context.Context, dir string, max int64, engine wazero.RuntimeConfig) (*modules, error) {
 	cache, err := wazero.NewCompilationCacheWithDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the compile cache: %w", err)
@@ -70,7 +70,7 @@ func newModules(ctx context.Context, dir string, max int64) (*modules, error) {
 	if err := os.MkdirAll(valid, 0o700); err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot open the compile cache: %w", err), cache.Close(ctx))
 	}
-	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCompilationCache(cache).WithCoreFeatures(features))
+	rt := wazero.NewRuntimeWithConfig(ctx, engine.WithCompilationCache(cache).WithCoreFeatures(features))
 	ms := &modules{
 		runtime: rt, cache: cache, dir: dir, valid: valid, max: max,
 		turn: make(chan struct{}, 1), m: map[string]*module{}, known: map[string]bool{},

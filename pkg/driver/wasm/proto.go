@@ -6,6 +6,7 @@ import (
 	"time"
 	"unicode"
 
+	"peercompute/pkg/driver"
 	"peercompute/pkg/mesh"
 )
 
@@ -46,6 +47,12 @@ type guestCall struct {
 	Fuel     uint64          `json:"fuel"`    // units of one instance
 	Timeout  time.Duration   `json:"timeout"` // wall clock of one instance, ns
 	Attached bool            `json:"attached,omitempty"`
+
+	// Of an attached job.
+	Seed   driver.Seed `json:"seed,omitzero"`
+	Whole  bool        `json:"whole,omitempty"`
+	Repeat bool        `json:"repeat,omitempty"` // an earlier run, with this record
+	Record []byte      `json:"record,omitempty"`
 }
 
 // runCall names a run, to connect to it, stop it, or read its figures.
@@ -113,13 +120,34 @@ func (e causeError) Error() string { return string(e) }
 
 // sane is an exit as a worker reported it, fit to be shown: its reason is a line.
 func sane(e mesh.Exit) mesh.Exit {
-	e.Reason = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
+	e.Reason = printable(clip(e.Reason, maxReason), "")
+	e.Trace = printable(clip(e.Trace, maxTrace), "\n\t")
+	return e
+}
+
+// The most that is kept of what a worker says about the end of a run, in bytes.
+const (
+	maxReason = 500
+	maxTrace  = 4 << 10
+)
+
+// printable is s without control characters, but for those in keep.
+func printable(s, keep string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && !strings.ContainsRune(keep, r) {
 			return ' '
 		}
 		return r
-	}, clip(e.Reason, 500))
-	return e
+	}, s)
+}
+
+// saneRan is a run as a worker reported it, held to its form.
+func saneRan(r driver.Ran) (driver.Ran, error) {
+	r.Exit = sane(r.Exit)
+	if !mesh.ValidDigest(r.Input) || r.InputSize < 0 || len(r.Record) > driver.MaxRecord {
+		return r, mesh.Errorf(mesh.Unavailable, "the WASM worker gave an answer that makes no sense")
+	}
+	return r, nil
 }
 
 // clip bounds a string that a guest may have made.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 
+	"peercompute/pkg/driver"
 	"peercompute/pkg/mesh"
 )
 
@@ -15,47 +16,53 @@ import (
 // stdin that the guest does not want, and a guest waits for its output to be taken.
 // Run does not wait for a Read of stdin that is under way when the job ends; the
 // caller ends it by closing stdin.
-func (d *Driver) Run(ctx context.Context, w mesh.Workload, stdin io.Reader, stdout, stderr io.Writer) (mesh.Exit, error) {
+func (d *Driver) Run(ctx context.Context, w mesh.Workload, j driver.Job) (driver.Ran, error) {
 	f, err := d.open(w.Spec.Digest)
 	if err != nil {
-		return mesh.Exit{}, err
+		return driver.Ran{}, err
 	}
 	defer f.Close()
 	p, release, err := d.worker(ctx, w.Owner)
 	if err != nil {
-		return mesh.Exit{}, err
+		return driver.Ran{}, err
 	}
 	defer release()
 	// Compiled first, so that the compiler's time has the compiler's limit.
 	if err := d.compiling(ctx, p, askLoad, loadCall{Digest: w.Spec.Digest}, f); err != nil {
-		return mesh.Exit{}, err
+		return driver.Ran{}, err
 	}
 	s, err := newStreams()
 	if err != nil {
-		return mesh.Exit{}, err
+		return driver.Ran{}, err
 	}
 	defer s.close()
 	call := newGuestCall(w, d.runs.Add(1))
-	call.Attached = true
+	call.Attached, call.Seed, call.Whole = true, j.Seed, j.Whole
+	if j.Replay != nil {
+		if len(j.Replay.Record) > driver.MaxRecord {
+			return driver.Ran{}, mesh.Errorf(mesh.TooLarge, "a record of %d bytes; the most is %d", len(j.Replay.Record), driver.MaxRecord)
+		}
+		call.Repeat, call.Record = true, j.Replay.Record
+	}
 	q, err := p.ask(askJob, call, f, s.theirs, s.theirErrs)
 	closeAll([]*os.File{s.theirs, s.theirErrs})
 	if err != nil {
-		return mesh.Exit{}, err
+		return driver.Ran{}, err
 	}
-	s.copy(stdin, stdout, stderr)
-	exit, err := d.attend(ctx, p, q, call.Run)
+	s.copy(j.Stdin, j.Stdout, j.Stderr)
+	ran, err := d.attend(ctx, p, q, call.Run)
 	s.drain(ctx)
-	return exit, err
+	return ran, err
 }
 
 // attend waits for the end of a job, which it stops when ctx ends.
-func (d *Driver) attend(ctx context.Context, p *process, q *question, run uint64) (mesh.Exit, error) {
-	var exit mesh.Exit
+func (d *Driver) attend(ctx context.Context, p *process, q *question, run uint64) (driver.Ran, error) {
+	var ran driver.Ran
 	var err error
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		err = q.wait(context.Background(), &exit)
+		err = q.wait(context.Background(), &ran)
 	}()
 	select {
 	case <-done:
@@ -66,13 +73,17 @@ func (d *Driver) attend(ctx context.Context, p *process, q *question, run uint64
 		<-done
 	}
 	if err == nil {
-		return sane(exit), nil
+		return saneRan(ran)
 	}
 	if p.isDead() {
-		return p.exit(), nil
+		return driver.Ran{Exit: p.exit(), Input: emptyDigest, Cut: true}, nil
 	}
-	return mesh.Exit{}, err
+	return driver.Ran{}, err
 }
+
+// emptyDigest is the SHA-256 of nothing: what is known of the input of a job whose
+// worker died.
+const emptyDigest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 // streams connect a job with whoever runs it.
 type streams struct {

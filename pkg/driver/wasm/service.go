@@ -208,7 +208,7 @@ func (s *service) finish(w http.ResponseWriter, r *http.Request, res *cgi.Respon
 		}
 	}
 	if r.Context().Err() == nil {
-		s.log.note("%s %s: %s%s", r.Method, clip(r.URL.Path, 200), why, out.trace)
+		s.log.note("%s %s: %s\n%s", r.Method, clip(r.URL.Path, 200), why, out.Trace)
 	}
 	if res.Started() {
 		panic(http.ErrAbortHandler)

@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tetratelabs/wazero"
+
 	"peercompute/pkg/driver/wasm/internal/jail"
 	"peercompute/pkg/mesh"
 )
@@ -100,7 +102,7 @@ func (w *worker) begin() error {
 		return w.link.write(frame{kind: replyFail, call: f.call, payload: encodeError(err)})
 	}
 	w.shared = &budget{limit: w.limits.WorkerMemory}
-	w.modules, err = newModules(context.Background(), filepath.Join(held.Root, "cache"), w.limits.Module)
+	w.modules, err = newModules(context.Background(), filepath.Join(held.Root, "cache"), w.limits.Module, wazero.NewRuntimeConfig())
 	if err != nil {
 		return w.link.write(frame{kind: replyFail, call: f.call, payload: encodeError(err)})
 	}
@@ -270,7 +272,7 @@ func (w *worker) job(c guestCall, files []*os.File) (any, error) {
 		return nil, err
 	}
 	defer errs.Close()
-	return j.attached(m, first, errs), nil
+	return j.attached(m, first, errs)
 }
 
 // connect hands a connection to a service. It is closed if the service is not

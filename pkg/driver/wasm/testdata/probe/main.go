@@ -4,6 +4,8 @@
 package main
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"io"
 	"os"
 	"runtime"
@@ -93,6 +95,26 @@ var acts = map[string]func(int){
 		}
 	},
 	"clock": func(int) { say(strconv.FormatInt(time.Now().Unix(), 10)) },
+	"world": func(n int) { // all that could differ from run to run
+		b := make([]byte, n)
+		rand.Read(b)
+		say(hex.EncodeToString(b) + "\n")
+		began := time.Now()
+		m := map[int]bool{}
+		for i := range 100 {
+			m[i] = true
+		}
+		for k := range m { // in an order that is drawn anew each time
+			say(strconv.Itoa(k) + " ")
+		}
+		time.Sleep(3 * time.Millisecond)
+		took := time.Since(began)
+		say("\n" + strconv.FormatInt(time.Now().UnixNano(), 10) + " " + strconv.FormatInt(int64(took), 10) + "\n")
+		if took < 3*time.Millisecond {
+			say("the clock stood still while it slept\n")
+		}
+		io.Copy(os.Stdout, os.Stdin)
+	},
 	"state": func(int) { // is anything left of an earlier instance?
 		say("Content-Type: text/plain\r\n\r\n" + strconv.Itoa(state))
 		state++
