@@ -41,9 +41,12 @@ const (
 	Remote      Bucket = "remote"       // node: workloads that this node deployed elsewhere
 	Routes      Bucket = "routes"       // gateway: label → route
 	Lend        Bucket = "lend"         // node: what the owner lends, and when
+	Audit       Bucket = "audit"        // audit: sequence number → hash, entry
 )
 
-var buckets = [...]Bucket{Meta, TrustLog, TrustTasks, Invites, Nonces, NonceExpiry, Workloads, Remote, Routes, Lend}
+var buckets = [...]Bucket{
+	Meta, TrustLog, TrustTasks, Invites, Nonces, NonceExpiry, Workloads, Remote, Routes, Lend, Audit,
+}
 
 var (
 	keyVersion     = []byte("version")
@@ -291,6 +294,14 @@ func (t *Tx) Put(b Bucket, key, value []byte) error {
 	return t.tx.Bucket([]byte(b)).Put(key, value)
 }
 
+// Append is Put for a key greater than all others, in a bucket that only grows at
+// its end: its pages are filled up instead of being left half empty.
+func (t *Tx) Append(b Bucket, key, value []byte) error {
+	to := t.tx.Bucket([]byte(b))
+	to.FillPercent = 1
+	return to.Put(key, value)
+}
+
 // Delete removes a key; one that is not there is no error.
 func (t *Tx) Delete(b Bucket, key []byte) error { return t.tx.Bucket([]byte(b)).Delete(key) }
 
@@ -327,6 +338,9 @@ func (t *Tx) Each(b Bucket, start []byte, fn func(k, v []byte) (bool, error)) er
 	}
 	return nil
 }
+
+// First returns the least key of a bucket and its value, or nil.
+func (t *Tx) First(b Bucket) (k, v []byte) { return t.tx.Bucket([]byte(b)).Cursor().First() }
 
 // Last returns the greatest key of a bucket and its value, or nil.
 func (t *Tx) Last(b Bucket) (k, v []byte) { return t.tx.Bucket([]byte(b)).Cursor().Last() }

@@ -1,0 +1,74 @@
+package audit
+
+import (
+	"crypto/sha256"
+	"sync"
+	"time"
+
+	"peercompute/pkg/store"
+)
+
+// Config is what New needs.
+type Config struct {
+	Store *store.Store
+	Now   func() time.Time
+}
+
+// Log reads the audit log of one node, and counts what comes too often to be
+// written each time.
+type Log struct {
+	cfg  Config
+	wake chan struct{}
+
+	mu      sync.Mutex
+	tallies map[kind]*tally
+	due     []Entry // to be written by Run
+}
+
+// New prepares a log; nothing runs before Run.
+func New(cfg Config) *Log {
+	return &Log{cfg: cfg, wake: make(chan struct{}, 1), tallies: map[kind]*tally{}}
+}
+
+// Head names the newest entry.
+func (l *Log) Head() (h Head, err error) {
+	err = l.cfg.Store.View(func(tx *store.Tx) error { h, err = readHead(tx); return err })
+	return h, err
+}
+
+// Standing is what a log says about an earlier head.
+type Standing int
+
+// The standings.
+const (
+	Foreign Standing = iota // the head is not of this log: it was rewritten, or rolled back
+	Held                    // the head is part of the chain
+	Dropped                 // the head is older than what is kept; nothing can be said
+)
+
+// keptAtLeast is how many entries outlast an honest cut.
+const keptAtLeast = MaxEntries - cutAtOnce - 2
+
+// Standing says whether an earlier head is still part of the log. An honest log
+// drops entries only once many others have followed: whoever heard of a head
+// lately need not take Dropped for an answer.
+func (l *Log) Standing(h Head) (s Standing, err error) {
+	err = l.cfg.Store.View(func(tx *store.Tx) error {
+		s = Foreign
+		if h == (Head{}) {
+			s = Held // of an empty log, which every log began as
+			return nil
+		}
+		now, err := readHead(tx)
+		v := tx.Get(store.Audit, key(h.Seq))
+		switch {
+		case err != nil:
+		case len(v) >= sha256.Size && Hash(v[:sha256.Size]) == h.Hash:
+			s = Held
+		case v == nil && h.Seq < now.Seq && now.Seq-h.Seq >= keptAtLeast:
+			s = Dropped
+		}
+		return err
+	})
+	return s, err
+}
