@@ -226,7 +226,7 @@ func (m *Member) trustChanged() {
 // the node can be reached.
 func (m *Member) Run(ctx context.Context, handlers map[wire.Verb]request.Handler, w control.Workloads, h Hooks, ready func(), parts ...func(context.Context) error) error {
 	request.NewServer(request.Config{Key: m.Key, Net: m.Net, Gate: m.Gate, Store: m.Store, Now: m.Now, Log: m.Log, Handlers: handlers})
-	m.Net.HandleGuest(wire.ProtocolJoin, m.onJoin)
+	m.Net.HandleGuest(wire.ProtocolJoin, m.Trust.Expecting, m.onJoin)
 	if err := m.resume(ctx, h); err != nil {
 		return err
 	}
