@@ -37,6 +37,9 @@ func (a *api) Status(ctx context.Context) (control.Status, error) {
 	if at, locked := a.m.Trust.Locked(); locked {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("locked down since %s: nobody is allowed anything; end it with: peerctl unlock", at.Since.Format("2006-01-02 15:04:05 MST")))
 	}
+	if a.m.Store.Old() != nil {
+		s.Warnings = append(s.Warnings, "this node was started with a state that is not the latest (--old-state); peers removed since may be trusted again: look through peerctl peers ls")
+	}
 	for _, g := range a.m.Trust.All() {
 		s.Peers++
 		if _, up := a.m.Net.Connected(g.Peer); up {

@@ -34,6 +34,7 @@ type Config struct {
 	Role     string   // "peer" or "gateway"
 	Version  string
 	NewState bool // make a new state file where the old one is missing
+	OldState bool // accept a state file that is not the latest
 	Log      *slog.Logger
 	Now      func() time.Time // nil = time.Now
 }
@@ -141,16 +142,21 @@ func (m *Member) openState() error {
 			return mesh.Errorf(mesh.Invalid, "the state file %s is missing but the node key is there", path).
 				WithHint("restore it from a backup; or start once with --new-state, which forgets all peers and workloads and voids every request that was signed for the old state")
 		}
-		if missing {
-			if err := store.Create(path); err != nil {
-				return fmt.Errorf("cannot create the state file: %w", err)
-			}
+		if err := store.Create(path); err != nil {
+			return fmt.Errorf("cannot create the state file: %w", err)
 		}
 	case err != nil:
 		return err
 	}
-	if m.Store, err = store.Open(path); err != nil {
+	open := store.Open
+	if m.OldState {
+		open = store.OpenOld
+	}
+	if m.Store, err = open(path); err != nil {
 		return err
+	}
+	if old := m.Store.Old(); old != nil {
+		m.Log.Warn("an older state was accepted; peers removed since may be trusted again: look through peerctl peers ls", "why", old)
 	}
 	if from := m.Store.From(); from > 0 && from < store.Version {
 		m.Log.Info("brought the state file to a newer version; older programs refuse it from now on", "from", from, "to", store.Version)
