@@ -43,7 +43,7 @@ func contents(t *testing.T, path string) map[string]map[string]string {
 func TestUpgradeFromVersion1(t *testing.T) { upgrade(t, stateV1, "routes", "remote", "trust_tasks") }
 
 func TestUpgradeFromVersion2(t *testing.T) {
-	upgrade(t, "testdata/state-v2.db.gz", "routes", "remote", "trust_tasks", "nonces", "nonce_expiry")
+	upgrade(t, "testdata/state-v2.db.gz", "routes", "remote", "trust_tasks", "nonces", "nonce_expiry", "audit")
 }
 
 func upgrade(t *testing.T, packed string, mayBeEmpty ...string) {

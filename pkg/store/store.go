@@ -260,9 +260,8 @@ func (t *Tx) Put(b Bucket, key, value []byte) error {
 // Append is Put for a key greater than all others, in a bucket that only grows at
 // its end: its pages are filled up instead of being left half empty.
 func (t *Tx) Append(b Bucket, key, value []byte) error {
-	to := t.tx.Bucket([]byte(b))
-	to.FillPercent = 1
-	return to.Put(key, value)
+	t.tx.Bucket([]byte(b)).FillPercent = 1
+	return t.Put(b, key, value)
 }
 
 // Delete removes a key; one that is not there is no error.
