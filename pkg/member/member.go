@@ -66,6 +66,8 @@ type Hooks struct {
 	Withdraw func(ctx context.Context, p mesh.PeerID, keep bool) ([]mesh.WorkloadID, error)
 	// Halt ends whatever runs or is routed here. It may be called again.
 	Halt func(ctx context.Context) ([]mesh.WorkloadID, error)
+	// Usage says what each peer that uses anything here uses of its grant.
+	Usage func() (map[mesh.PeerID]control.Usage, error)
 	// Status completes the status of the node.
 	Status func(*control.Status)
 }
