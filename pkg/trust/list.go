@@ -28,7 +28,7 @@ type List struct {
 	grants    map[mesh.PeerID]Grant
 	head      head
 	expecting [2]time.Time // from when until when some invite is open
-	locked    *Lockdown // nil = the list counts
+	locked    *Lockdown    // nil = the list counts
 }
 
 // Open replays the trust log. It fails if the log is damaged.

@@ -1,12 +1,12 @@
 package trust
 
 import (
-	"reflect"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/binary"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
