@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"io"
+	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -9,57 +12,129 @@ import (
 	"peercompute/pkg/mesh"
 )
 
+// runFlags are those of run.
+type runFlags struct {
+	workFlags
+	any     bool
+	receipt string
+}
+
 func cmdRun(a *app) *cobra.Command {
-	var f workFlags
+	var f runFlags
 	cmd := &cobra.Command{
 		Use:   "run FILE.wasm [ARGS…]",
 		Short: "Run a WASM program to its end, as if it were here",
 		Long: `Runs a WASI program on a peer or here: stdin goes in, stdout and stderr come out,
 and its exit status becomes that of peerctl. The status is 125 if the program
-could not be run, 124 if it ran out of time and 137 if it ran out of memory.
-Arguments of the program that begin with - go after --.`,
+could not be run, or the receipt of the peer that ran it contradicts what it sent;
+124 if it ran out of time, 137 out of memory, 152 out of fuel, and 134 if it
+trapped. Arguments of the program that begin with - go after --.
+
+The peer signs a receipt of each run, which is kept: peerctl receipts ls.`,
 		Example: `  peerctl run count.wasm < words.txt
+  peerctl run --any --fuel 20G primes.wasm 1000000
   peerctl run --peer bob --memory 1G render.wasm -- --frame 7 > frame.png`,
 		Args:              programArgs("a FILE.wasm", true),
 		ValidArgsFunction: completeModules,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.any && f.peer != "" {
+				return usagef("--any and --peer contradict each other").hint("name the peer, or let any be taken")
+			}
 			return a.runJob(cmd.Context(), &f, args[0], args[1:])
 		},
 	}
-	a.addWorkFlags(cmd, &f)
+	a.addWorkFlags(cmd, &f.workFlags)
+	cmd.Flags().BoolVar(&f.any, "any", false, "on whichever trusted peer accepts it, the nearest first; says which")
+	cmd.Flags().StringVar(&f.receipt, "receipt", "", "write the signed receipt to `FILE`")
 	return cmd
 }
 
-func (a *app) runJob(ctx context.Context, f *workFlags, path string, args []string) error {
+// jobModule is the spec and the open module of a job.
+func (a *app) jobModule(f *workFlags, path string, args []string) (mesh.Spec, *module, error) {
 	spec, err := a.spec(f, args)
 	if err != nil {
-		return err
+		return spec, nil, err
 	}
 	mod, err := openModule(path)
+	if err != nil {
+		return spec, nil, err
+	}
+	asModule(&spec, mod, mesh.Job)
+	if err := check(spec); err != nil {
+		mod.Close()
+		return spec, nil, err
+	}
+	return spec, mod, nil
+}
+
+func (a *app) runJob(ctx context.Context, f *runFlags, path string, args []string) error {
+	spec, mod, err := a.jobModule(&f.workFlags, path, args)
 	if err != nil {
 		return err
 	}
 	defer mod.Close()
-	asModule(&spec, mod, mesh.Job)
-	if err := check(spec); err != nil {
-		return err
-	}
 	return a.withClient(func(c *control.Client) error {
 		if err := mod.upload(ctx, c, a.progress()); err != nil {
 			return err
 		}
-		exit, err := c.Run(ctx, control.Run{Peer: f.peer, Spec: spec}, a.in, a.terminalOutput(a.out), a.terminalOutput(a.err))
+		order := control.Run{Peer: f.peer, Any: f.any, Spec: spec, Whole: isFile(a.in)}
+		end, err := c.Run(ctx, order, control.JobStreams{
+			Stdin: a.in, Stdout: a.terminalOutput(a.out), Stderr: a.terminalOutput(a.err),
+			Begun: func(s control.Started) {
+				if f.any {
+					a.note("runs on %s", s.Peer)
+				}
+			},
+		})
 		if err != nil {
 			return err
 		}
-		if exit.Kind != mesh.Internal && exit.Reason != "" {
-			a.note("%s: %s", spec.Name, exit.Reason)
+		if err := writeReceipt(f.receipt, end.Receipt); err != nil {
+			return err
 		}
-		if status := statusOf(exit); status != exitOK {
-			return exitStatus(status)
-		}
-		return nil
+		return a.ended(spec.Name, end)
 	})
+}
+
+// isFile reports whether all of an input is there already.
+func isFile(in io.Reader) bool {
+	f, ok := in.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode().IsRegular()
+}
+
+// ended says how a job ended, if it did not end by itself, and passes its status on.
+func (a *app) ended(name string, end control.RunResult) error {
+	if end.Kind != mesh.Internal {
+		p := problem{Kind: end.Kind.String(), Message: name + ": " + end.Reason, Hint: hintFor(end)}
+		if end.Trace != "" {
+			p.Log = strings.Split(strings.TrimRight(end.Trace, "\n"), "\n")
+		}
+		if end.Peer != self {
+			p.At = end.Peer
+		}
+		a.reportEnd(p)
+	}
+	if status := statusOf(end.Exit); status != exitOK {
+		return exitStatus(status)
+	}
+	return nil
+}
+
+// hintFor is what could be done so that a job would not be ended next time.
+func hintFor(end control.RunResult) string {
+	switch end.Kind {
+	case mesh.OutOfFuel:
+		return "give it more fuel with --fuel, within what the peer grants"
+	case mesh.OutOfMemory:
+		return "give it more memory with --memory, within what the peer grants"
+	case mesh.Timeout:
+		return "give it more time with --timeout"
+	}
+	return ""
 }
 
 // statusOf is the exit status that stands for how a job ended: its own, or for one

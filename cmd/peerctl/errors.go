@@ -60,6 +60,7 @@ type problem struct {
 	Peer     string            `json:"peer,omitempty"`
 	Log      []string          `json:"log,omitempty"`
 	Workload *control.Workload `json:"workload,omitempty"`
+	At       string            `json:"at,omitempty"` // the peer where a job ended
 }
 
 // fail reports err and returns the exit status that goes with it.
@@ -154,6 +155,22 @@ func refusals() []mesh.Kind {
 	return []mesh.Kind{
 		mesh.Invalid, mesh.Conflict, mesh.Untrusted, mesh.Denied, mesh.Quota, mesh.Stale, mesh.Replayed,
 		mesh.Forged, mesh.Misdirected, mesh.TooLarge, mesh.Overloaded,
+	}
+}
+
+// reportEnd prints why a job did not end by itself: its name begins the line, since
+// it is no error of peerctl's.
+func (a *app) reportEnd(p problem) {
+	if a.json() {
+		a.report(p)
+		return
+	}
+	fmt.Fprintln(a.err, clean(p.Message))
+	for _, l := range p.Log {
+		fmt.Fprintf(a.err, "  | %s\n", clean(strings.TrimSpace(l)))
+	}
+	if p.Hint != "" {
+		fmt.Fprintf(a.err, "%s %s\n", a.ink(a.err).bold("next:"), clean(p.Hint))
 	}
 }
 

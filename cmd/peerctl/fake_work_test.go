@@ -148,7 +148,12 @@ func (n *fakeNode) run(w http.ResponseWriter, r *http.Request) {
 		_ = frame.Write(conn, typ, b)
 	}
 	args := append(job.Spec.Args, "")
-	var exit mesh.Exit
+	var exit control.RunResult
+	exit.Peer = job.Peer
+	if job.Any {
+		exit.Peer = "bob"
+	}
+	send(control.FrameBegun, control.Started{Peer: exit.Peer})
 	switch args[0] {
 	case "cat":
 		var in bytes.Buffer
@@ -166,7 +171,16 @@ func (n *fakeNode) run(w http.ResponseWriter, r *http.Request) {
 	case "exit":
 		_, _ = fmt.Sscan(args[1], &exit.Code)
 	case "hog":
-		exit = mesh.Exit{Kind: mesh.OutOfMemory, Reason: "killed: memory 64 MiB"}
+		exit.Exit = mesh.Exit{Kind: mesh.OutOfMemory, Reason: "killed: memory 64 MiB"}
+	case "burn":
+		exit.Exit = mesh.Exit{Kind: mesh.OutOfFuel, Reason: fmt.Sprintf("out of fuel after %d", job.Spec.Resources.Fuel)}
+	case "trap":
+		exit.Exit = mesh.Exit{Kind: mesh.Trap, Reason: "trap: unreachable", Trace: "\t.main.explode()\n\t.main.main()\n"}
+	case "whole":
+		send(control.FrameStdout, fmt.Appendf(nil, "%v\n", job.Whole))
+	case "receipt":
+		r := n.fakeReceipt("aaaabbbbccccdddd")
+		exit.Receipt = &r
 	case "sleep":
 		n.waiting <- struct{}{}
 		_, _ = io.Copy(io.Discard, rw)

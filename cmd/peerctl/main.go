@@ -28,6 +28,7 @@ func commands() []command {
 	return []command{
 		{groupWork, cmdDeploy},
 		{groupWork, cmdRun},
+		{groupWork, cmdReceipts},
 		{groupWork, cmdPs},
 		{groupWork, cmdInspect},
 		{groupWork, cmdLogs},

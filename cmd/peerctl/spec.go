@@ -27,7 +27,8 @@ func (a *app) addWorkFlags(cmd *cobra.Command, f *workFlags) {
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "variable `KEY=VALUE` for the program; KEY alone passes on yours; repeatable")
 	flags.StringArrayVar(&f.envFiles, "env-file", nil, "`FILE` with lines of KEY=VALUE; repeatable")
 	cpusVar(flags, &f.resources.MilliCPU, "cpus", "processor it may use, such as 2, 0.5 or 500m (default "+formatCPUs(mesh.DefaultMilliCPU)+")")
-	sizeVar(flags, &f.resources.Memory, "memory", "memory it may use, such as 512M or 1.5GiB (default "+formatSize(mesh.DefaultMemory)+")")
+	sizeVar(flags, &f.resources.Memory, "memory", "memory it may use, such as 512M or 1.5GiB (default "+formatSize(mesh.DefaultMemory)+"; of a job "+formatSize(mesh.DefaultJob)+")")
+	fuelVar(flags, &f.resources.Fuel, "fuel", "fuel that one request or job of a WASM program may burn, such as 500M or 10G (default "+formatFuel(mesh.DefaultFuel)+")")
 	durationVar(flags, &f.timeout, "timeout", "how long one request or job of a WASM program may take (default "+mesh.DefaultTimeout.String()+")")
 	completeFlag(cmd, "peer", a.completePeerFlag(cobra.CompletionWithDesc(self, "this machine")))
 }

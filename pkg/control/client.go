@@ -1,7 +1,6 @@
 package control
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -15,7 +14,6 @@ import (
 	"strconv"
 	"time"
 
-	"peercompute/pkg/frame"
 	"peercompute/pkg/mesh"
 )
 
@@ -60,11 +58,6 @@ func (c *Client) Status(ctx context.Context) (s Status, err error) {
 // Peers lists the trust list, sorted by name.
 func (c *Client) Peers(ctx context.Context) (ps []Peer, err error) {
 	return ps, c.call(ctx, "GET", "/v1/peers", nil, &ps)
-}
-
-// Peer is one entry of the trust list, with what the peer uses of its grant.
-func (c *Client) Peer(ctx context.Context, ref string) (p Peer, err error) {
-	return p, c.call(ctx, "GET", "/v1/peers/"+url.PathEscape(ref), nil, &p)
 }
 
 // AddPeer trusts a peer.
@@ -215,64 +208,6 @@ func (c *Client) Logs(ctx context.Context, ref, peer string, follow bool, tail i
 		return nil, err
 	}
 	return resp.Body, nil
-}
-
-// Run executes a job in the foreground: stdin goes in, stdout and stderr come
-// out, and the exit is returned. The job ends when ctx does.
-func (c *Client) Run(ctx context.Context, r Run, stdin io.Reader, stdout, stderr io.Writer) (mesh.Exit, error) {
-	body, err := json.Marshal(r)
-	if err != nil {
-		return mesh.Exit{}, err
-	}
-	conn, err := c.dial(ctx)
-	if err != nil {
-		return mesh.Exit{}, err
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	req, err := http.NewRequest("POST", "http://peerd/v1/run", bytes.NewReader(body))
-	if err != nil {
-		return mesh.Exit{}, err
-	}
-	req.Header.Set("Connection", "Upgrade")
-	req.Header.Set("Upgrade", UpgradeJob)
-	if err := req.Write(conn); err != nil {
-		return mesh.Exit{}, fmt.Errorf("cannot send to peerd: %w", err)
-	}
-	br := bufio.NewReader(conn)
-	resp, err := http.ReadResponse(br, req)
-	if err != nil {
-		return mesh.Exit{}, lost(ctx, err)
-	}
-	if resp.StatusCode != http.StatusSwitchingProtocols {
-		defer resp.Body.Close()
-		return mesh.Exit{}, decodeError(resp)
-	}
-	go func() { _ = frame.Copy(conn, FrameStdin, stdin) }()
-	for {
-		typ, payload, err := frame.Read(br)
-		if err != nil {
-			return mesh.Exit{}, lost(ctx, err)
-		}
-		switch typ {
-		case FrameStdout:
-			_, err = stdout.Write(payload)
-		case FrameStderr:
-			_, err = stderr.Write(payload)
-		case FrameExit:
-			var x mesh.Exit
-			return x, json.Unmarshal(payload, &x)
-		case FrameError:
-			var e Error
-			if err := json.Unmarshal(payload, &e); err != nil {
-				return mesh.Exit{}, err
-			}
-			return mesh.Exit{}, e.Err()
-		}
-		if err != nil {
-			return mesh.Exit{}, err
-		}
-	}
 }
 
 func lost(ctx context.Context, err error) error {

@@ -9,6 +9,7 @@ const (
 	FrameStdin  byte = 0
 	FrameStdout byte = 1
 	FrameStderr byte = 2
-	FrameExit   byte = 3 // JSON mesh.Exit; the last frame
+	FrameExit   byte = 3 // JSON RunResult; the last frame
 	FrameError  byte = 4 // JSON Error; the last frame
+	FrameBegun  byte = 5 // JSON Started; the first frame
 )

@@ -23,7 +23,6 @@ type Members interface {
 	Whoami(ctx context.Context) (Whoami, error)
 	Status(ctx context.Context) (Status, error)
 	Peers(ctx context.Context) ([]Peer, error)
-	Peer(ctx context.Context, ref string) (Peer, error)
 	AddPeer(ctx context.Context, a AddPeer) (Peer, error)
 	AllowPeer(ctx context.Context, ref string, g GrantChange) (Peer, error)
 	RemovePeer(ctx context.Context, ref string, keep bool) (RemovedPeer, error)
@@ -49,8 +48,7 @@ type Workloads interface {
 	Publish(ctx context.Context, ref, peer string, p Publish) (Workload, error)
 	Unpublish(ctx context.Context, ref, peer string) (Workload, error)
 	Logs(ctx context.Context, ref, peer string, follow bool, tail int) (io.ReadCloser, error)
-	// Run calls start once, when the job is accepted, and then runs it.
-	Run(ctx context.Context, r Run, start func() (stdin io.Reader, stdout, stderr io.Writer, err error)) (mesh.Exit, error)
+	Jobs
 }
 
 // Config is what NewServer needs. Workloads is nil on a gateway.
@@ -139,7 +137,6 @@ func (s *Server) routes() http.Handler {
 	get("GET /v1/whoami", func(r *http.Request) (any, error) { return m.Whoami(r.Context()) })
 	get("GET /v1/status", func(r *http.Request) (any, error) { return m.Status(r.Context()) })
 	get("GET /v1/peers", func(r *http.Request) (any, error) { return m.Peers(r.Context()) })
-	get("GET /v1/peers/{peer}", func(r *http.Request) (any, error) { return m.Peer(r.Context(), r.PathValue("peer")) })
 	get("POST /v1/peers", func(r *http.Request) (any, error) {
 		a, err := body[AddPeer](r)
 		if err != nil {
@@ -239,6 +236,7 @@ func (s *Server) workloadRoutes(mux *http.ServeMux, get func(string, handler)) {
 	mux.HandleFunc("GET /v1/workloads/{ref}/logs", s.logs)
 	mux.HandleFunc("POST /v1/deploy", s.deploy)
 	mux.HandleFunc("POST /v1/run", s.run)
+	s.jobRoutes(mux, get)
 }
 
 func reply(h handler) http.HandlerFunc {

@@ -101,7 +101,7 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	var job *jobConn
-	exit, err := s.cfg.Workloads.Run(ctx, req, func() (io.Reader, io.Writer, io.Writer, error) {
+	exit, err := s.cfg.Workloads.Run(ctx, req, func(begun Started) (io.Reader, io.Writer, io.Writer, error) {
 		conn, buf, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			return nil, nil, nil, err
@@ -109,6 +109,13 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request) {
 		job = &jobConn{conn: conn}
 		head := "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + UpgradeJob + "\r\n\r\n"
 		if _, err := io.WriteString(conn, head); err != nil {
+			return nil, nil, nil, err
+		}
+		first, err := json.Marshal(begun)
+		if err == nil {
+			err = job.write(FrameBegun, first)
+		}
+		if err != nil {
 			return nil, nil, nil, err
 		}
 		stdin, in := io.Pipe()
@@ -159,7 +166,7 @@ func (j *jobConn) write(typ byte, p []byte) error {
 	return frame.Write(j.conn, typ, p)
 }
 
-func (j *jobConn) finish(exit mesh.Exit, err error) {
+func (j *jobConn) finish(exit RunResult, err error) {
 	typ, v := FrameExit, any(exit)
 	if err != nil {
 		typ, v = FrameError, NewError(err)
@@ -167,7 +174,9 @@ func (j *jobConn) finish(exit mesh.Exit, err error) {
 	if b, err := json.Marshal(v); err == nil {
 		_ = j.write(typ, b) // the client may have gone
 	}
-	j.stdin.Close()
+	if j.stdin != nil {
+		j.stdin.Close()
+	}
 	j.conn.Close()
 	j.wg.Wait()
 }

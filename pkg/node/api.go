@@ -33,7 +33,7 @@ func (a *api) where(ref string) (mesh.PeerID, error) {
 		return g.Peer, err
 	}
 	var hosts []trust.Grant
-	for _, g := range a.n.m.Trust.Live() {
+	for _, g := range a.n.m.Trust.All() {
 		if !g.Allow.Has(trust.Route) { // gateways run no workloads
 			hosts = append(hosts, g)
 		}
@@ -256,33 +256,6 @@ func (a *api) lastLines(ctx context.Context, p mesh.PeerID, id mesh.WorkloadID) 
 		return nil
 	}
 	return strings.Split(string(data), "\n")
-}
-
-// Run runs a job here or on a peer.
-func (a *api) Run(ctx context.Context, r control.Run, start func() (io.Reader, io.Writer, io.Writer, error)) (mesh.Exit, error) {
-	p, err := a.where(r.Peer)
-	if err != nil {
-		return mesh.Exit{}, err
-	}
-	if p != a.n.m.Key.ID {
-		if err := a.n.sendModule(ctx, p, r.Spec.Digest, nil); err != nil {
-			return mesh.Exit{}, err
-		}
-		return a.n.runRemote(ctx, p, r.Spec, start)
-	}
-	w, commit, release, err := a.n.job(ctx, p, trust.Grant{}, randomDigest(), r.Spec)
-	if err != nil {
-		return mesh.Exit{}, err
-	}
-	defer release()
-	if err := a.n.m.Store.Update(ctx, commit); err != nil {
-		return mesh.Exit{}, err
-	}
-	stdin, stdout, stderr, err := start()
-	if err != nil {
-		return mesh.Exit{}, err
-	}
-	return a.n.execute(ctx, w, stdin, stdout, stderr)
 }
 
 // randomDigest stands for the digest of a request that the local person makes.

@@ -4,11 +4,13 @@ import (
 	"context"
 	"io"
 	"sync"
+	"time"
 
 	"peercompute/pkg/driver"
 	"peercompute/pkg/frame"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/peernet"
+	"peercompute/pkg/receipt"
 	"peercompute/pkg/request"
 	"peercompute/pkg/store"
 	"peercompute/pkg/supervisor"
@@ -26,10 +28,15 @@ func eachDigest(tx *store.Tx, used map[string]bool) error {
 	})
 }
 
+// jobSpec is what a spec means for a job, whoever reads it.
+func jobSpec(spec mesh.Spec) mesh.Spec {
+	spec.Shape, spec.Restart, spec.Publish = mesh.Job, mesh.RestartNo, nil
+	return spec.WithDefaults()
+}
+
 // job admits a job. Its resources are held from commit until release.
 func (n *Node) job(ctx context.Context, who mesh.PeerID, g trust.Grant, request wire.Digest, spec mesh.Spec) (w mesh.Workload, commit func(*store.Tx) error, release func(), err error) {
-	spec.Shape, spec.Restart, spec.Publish = mesh.Job, mesh.RestartNo, nil
-	spec = spec.WithDefaults()
+	spec = jobSpec(spec)
 	if spec.Runtime != mesh.Wasm {
 		return w, nil, nil, mesh.Errorf(mesh.Unsupported, "only WASM modules run as foreground jobs")
 	}
@@ -59,59 +66,132 @@ func (n *Node) job(ctx context.Context, who mesh.PeerID, g trust.Grant, request 
 	return w, commit, release, nil
 }
 
-func (n *Node) execute(ctx context.Context, w mesh.Workload, stdin io.Reader, stdout, stderr io.Writer) (mesh.Exit, error) {
-	r, ok := n.cfg.Runtimes[w.Spec.Runtime].Driver.(driver.Runner)
+// task is one run of a job: what it is, for whom, and what it is given.
+type task struct {
+	w       mesh.Workload
+	request wire.Digest // that asked for it
+	job     driver.Job
+}
+
+// ran is a run that has ended, and what its receipt says of it.
+type ran struct {
+	driver.Ran
+	receipt []byte // the envelope
+}
+
+// execute runs a job to its end and keeps the receipt. It fails only if the job
+// could not be run at all.
+func (n *Node) execute(ctx context.Context, t task) (ran, error) {
+	r, ok := n.cfg.Runtimes[t.w.Spec.Runtime].Driver.(driver.Runner)
 	if !ok {
-		return mesh.Exit{}, mesh.Errorf(mesh.Unsupported, "this node cannot run jobs")
+		return ran{}, mesh.Errorf(mesh.Unsupported, "this node cannot run jobs")
 	}
-	if _, err := n.cfg.Runtimes[w.Spec.Runtime].Driver.Prepare(ctx, w, func(mesh.Progress) {}); err != nil {
-		return mesh.Exit{}, err
+	out, log := receipt.NewTally(), receipt.NewTally()
+	j := t.job
+	j.Stdout, j.Stderr = io.MultiWriter(out, j.Stdout), io.MultiWriter(log, j.Stderr)
+	started := n.m.Now()
+	got, err := r.Run(ctx, t.w, j)
+	if err != nil {
+		return ran{}, err
 	}
-	ran, err := r.Run(ctx, w, driver.Job{Stdin: stdin, Stdout: stdout, Stderr: stderr, Seed: driver.Seed(randomDigest())})
-	return ran.Exit, err
+	envelope, err := n.issue(t, got, out, log, started)
+	return ran{got, envelope}, err
 }
 
 func (n *Node) onRun(ctx context.Context, c *request.Call) (request.Reply, error) {
-	var in wire.Deploy
+	var in wire.Run
 	if err := wire.DecodeBody(c.Body, &in); err != nil {
+		return request.Reply{}, err
+	}
+	seed, err := seedOf(in.Seed)
+	if err != nil {
 		return request.Reply{}, err
 	}
 	w, commit, release, err := n.job(ctx, c.From, c.Grant, c.Digest, in.Spec)
 	if err != nil {
 		return request.Reply{}, err
 	}
+	t := task{w, c.Digest, driver.Job{Seed: seed, Whole: in.Whole}}
 	return request.Reply{
 		Body: wire.Accepted{Workload: w.ID, Spec: w.Spec}, Commit: commit, Cancel: release,
 		Stream: func(ctx context.Context, s *peernet.Stream) error {
 			defer release()
-			return n.serveJob(ctx, s, w)
+			return n.serveJob(ctx, s, t, in.Repeat)
 		},
 	}, nil
 }
 
+// seedOf is the asker's seed, or a new one if it gave none.
+func seedOf(b []byte) (driver.Seed, error) {
+	switch len(b) {
+	case 0:
+		return driver.Seed(randomDigest()), nil
+	case len(driver.Seed{}):
+		return driver.Seed(b), nil
+	}
+	return driver.Seed{}, mesh.Errorf(mesh.Invalid, "a seed has %d bytes, not %d", len(driver.Seed{}), len(b))
+}
+
 // serveJob runs a job with its streams as frames on s.
-func (n *Node) serveJob(ctx context.Context, s *peernet.Stream, w mesh.Workload) error {
+func (n *Node) serveJob(ctx context.Context, s *peernet.Stream, t task, repeat bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if repeat {
+		record, err := readRecord(deadlineReader{s})
+		if err != nil {
+			return endWithError(s, err)
+		}
+		s.SetReadDeadline(time.Time{})
+		t.job.Replay = &driver.Replayed{Record: record}
+	}
 	stdin, in := io.Pipe()
 	var reading sync.WaitGroup
 	reading.Go(func() { feed(s, in, cancel) })
 	out := &lockedWriter{w: deadlineWriter{s}}
-	exit, err := n.execute(ctx, w, stdin, frame.Writer{W: out, Type: wire.FrameStdout}, frame.Writer{W: out, Type: wire.FrameStderr})
+	t.job.Stdin = stdin
+	t.job.Stdout, t.job.Stderr = frame.Writer{W: out, Type: wire.FrameStdout}, frame.Writer{W: out, Type: wire.FrameStderr}
+	got, err := n.execute(ctx, t)
 	stdin.Close()
 	defer reading.Wait()
 	defer s.CloseRead()
 	if err != nil {
 		return endWithError(s, err)
 	}
-	b, err := wire.Marshal(exit)
+	exit, err := wire.Marshal(got.Exit)
 	if err != nil {
 		return err
 	}
-	if err := frame.Write(out, wire.FrameExit, b); err != nil {
+	record := frame.Writer{W: out, Type: wire.FrameRecord}
+	if _, err := record.Write(got.Record); err != nil {
+		return err
+	}
+	if err := frame.Write(out, wire.FrameReceipt, got.receipt); err != nil {
+		return err
+	}
+	if err := frame.Write(out, wire.FrameExit, exit); err != nil {
 		return err
 	}
 	return s.CloseWrite()
+}
+
+// readRecord reads frames of a record until the empty one that ends it.
+func readRecord(r io.Reader) ([]byte, error) {
+	var record []byte
+	for {
+		typ, p, err := frame.Read(r)
+		if err != nil {
+			return nil, mesh.Errorf(mesh.Unavailable, "the record of observations did not come").Because(err)
+		}
+		if typ != wire.FrameRecord {
+			return nil, mesh.Errorf(mesh.Invalid, "the run to repeat has no record before its input")
+		}
+		if len(p) == 0 {
+			return record, nil
+		}
+		if record = append(record, p...); len(record) > driver.MaxRecord {
+			return nil, mesh.Errorf(mesh.TooLarge, "the record of observations is over %d KiB", driver.MaxRecord>>10)
+		}
+	}
 }
 
 // feed turns frames into a job's input. A stream that breaks ends the job.

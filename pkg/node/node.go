@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"peercompute/pkg/admission"
+	"peercompute/pkg/blob"
 	"peercompute/pkg/control"
 	"peercompute/pkg/driver"
 	"peercompute/pkg/member"
@@ -52,6 +53,7 @@ type Node struct {
 	sup      *supervisor.Supervisor
 	gateways *gateways
 	tunnels  *publish.Tunnels
+	inputs   *blob.Store // what jobs read and observed, to repeat them
 
 	mu    sync.Mutex
 	ready map[mesh.Runtime]readiness
@@ -83,7 +85,11 @@ func New(cfg Config) (*Node, error) {
 	})
 	n.m.OnTrust(n.gateways.poke)
 	n.m.OnPeer(n.gateways.peerChanged)
-	var err error
+	inputs, err := openInputs(n.m.Home)
+	if err != nil {
+		return nil, err
+	}
+	n.inputs = inputs
 	n.tunnels, err = publish.New(publish.Config{Allow: n.mayRoute, Dial: n.dial, Log: n.log})
 	return n, err
 }

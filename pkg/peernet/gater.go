@@ -35,14 +35,11 @@ func (g *gater) InterceptAddrDial(p mesh.PeerID, _ ma.Multiaddr) bool { return g
 // connections may be in this state.
 func (g *gater) InterceptAccept(network.ConnMultiaddrs) bool { return true }
 
-func (g *gater) InterceptSecured(dir network.Direction, p mesh.PeerID, at network.ConnMultiaddrs) bool {
+func (g *gater) InterceptSecured(dir network.Direction, p mesh.PeerID, _ network.ConnMultiaddrs) bool {
 	if dir == network.DirOutbound {
 		return g.mayDial(p)
 	}
-	if g.allowed(p) {
-		return true
-	}
-	return p != "" && p != g.self() && at != nil && g.guests.mayKnock(at.RemoteMultiaddr())
+	return g.allowed(p) || p != "" && p != g.self() && g.guests.mayKnock()
 }
 
 func (g *gater) InterceptUpgraded(c network.Conn) (bool, control.DisconnectReason) {

@@ -55,44 +55,51 @@ func (c *Client) Do(ctx context.Context, p mesh.PeerID, verb wire.Verb, body, ou
 
 // Open sends a request and returns the stream on which more follows the answer.
 func (c *Client) Open(ctx context.Context, p mesh.PeerID, verb wire.Verb, body, out any) (*peernet.Stream, error) {
+	st, _, err := c.OpenSigned(ctx, p, verb, body, out)
+	return st, err
+}
+
+// OpenSigned is Open; it returns the digest of the request's envelope too, by which
+// what the peer makes of it is known.
+func (c *Client) OpenSigned(ctx context.Context, p mesh.PeerID, verb wire.Verb, body, out any) (*peernet.Stream, wire.Digest, error) {
 	raw, err := wire.Marshal(body)
 	if err != nil {
-		return nil, err
+		return nil, wire.Digest{}, err
 	}
 	inc, err := c.incarnation(ctx, p)
 	if err != nil {
-		return nil, err
+		return nil, wire.Digest{}, err
 	}
-	st, err := c.attempt(ctx, p, verb, raw, inc, nil, out)
+	st, digest, err := c.attempt(ctx, p, verb, raw, inc, nil, out)
 	// A peer that lost its state has a new incarnation, and one whose clock
 	// disagrees takes its own challenge instead of our time: ask and try once more.
 	var refused *Refused
 	if errors.As(err, &refused) && (refused.Cause.Rule == "request.incarnation" || refused.Cause.Rule == "time.window") {
 		hello, herr := c.hello(ctx, p)
 		if herr != nil {
-			return nil, err
+			return nil, digest, err
 		}
 		return c.attempt(ctx, p, verb, raw, hello.Incarnation, hello.Challenge, out)
 	}
-	return st, err
+	return st, digest, err
 }
 
-func (c *Client) attempt(ctx context.Context, p mesh.PeerID, verb wire.Verb, body []byte, inc wire.Incarnation, challenge []byte, out any) (*peernet.Stream, error) {
+func (c *Client) attempt(ctx context.Context, p mesh.PeerID, verb wire.Verb, body []byte, inc wire.Incarnation, challenge []byte, out any) (*peernet.Stream, wire.Digest, error) {
 	now := c.now()
 	data, err := wire.SealRequest(c.key.Private, wire.Request{
 		Version: wire.Version, Verb: verb, From: c.key.ID, To: p, Incarnation: inc, Nonce: wire.NewNonce(),
 		Issued: now.UnixMilli(), Expires: now.Add(wire.Lifetime).UnixMilli(), Challenge: challenge, Body: body,
 	})
 	if err != nil {
-		return nil, err
+		return nil, wire.Digest{}, err
 	}
 	st, err := c.Send(ctx, p, verb, data, out)
 	if errors.Is(err, errLost) && ctx.Err() == nil {
 		// The peer may have restarted, of which a QUIC connection learns only by
 		// using it. The same bytes are carried out once at most.
-		return c.Send(ctx, p, verb, data, out)
+		st, err = c.Send(ctx, p, verb, data, out)
 	}
-	return st, err
+	return st, digestOf(data), err
 }
 
 // Send sends an envelope that is sealed already; a second Send of the same bytes

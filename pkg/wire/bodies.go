@@ -86,4 +86,7 @@ const (
 	FrameView   byte = 5 // CBOR View (watch)
 	FrameEnd    byte = 6 // clean end of a stream without an exit
 	FrameData   byte = 7 // module bytes
+	// Of a job's run, before FrameExit.
+	FrameRecord  byte = 8 // part of what it observed
+	FrameReceipt byte = 9 // a receipt's envelope
 )

@@ -35,7 +35,16 @@ type vector struct {
 
 func vectors(t testing.TB) []vector {
 	t.Helper()
-	text, err := os.ReadFile("testdata/requests.txt")
+	out := vectorsOf(t, "testdata/requests.txt")
+	if len(out) < 20 {
+		t.Fatalf("only %d vectors", len(out))
+	}
+	return out
+}
+
+func vectorsOf(t testing.TB, file string) []vector {
+	t.Helper()
+	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,9 +65,6 @@ func vectors(t testing.TB) []vector {
 			t.Fatalf("testdata: %v", err)
 		}
 		out[len(out)-1].data = append(out[len(out)-1].data, b...)
-	}
-	if len(out) < 20 {
-		t.Fatalf("only %d vectors", len(out))
 	}
 	return out
 }

@@ -22,9 +22,10 @@ const module = "peercompute"
 // subfolders. A package that is missing here fails the test, so that a new one gets its place.
 var floors = map[string]int{
 	"pkg/mesh": 0, "pkg/fuel": 1, "pkg/frame": 0, "seccomp": 0,
-	"pkg/wire": 1, "pkg/identity": 1, "pkg/store": 1,
+	"pkg/wire": 1, "pkg/identity": 1, "pkg/store": 1, "pkg/blob": 1,
 	"pkg/audit":     2, // below trust, which records its changes in their own transactions
 	"pkg/trust":     3,
+	"pkg/receipt":   3,
 	"pkg/admission": 4, "pkg/peernet": 4,
 	"pkg/driver": 5, "pkg/request": 5,
 	"pkg/driver/docker": 6, "pkg/driver/wasm": 6,
@@ -59,6 +60,8 @@ var narrow = map[string][]string{
 	"pkg/identity":      {"pkg/mesh"},
 	"pkg/store":         {"pkg/mesh"},
 	"pkg/audit":         {"pkg/mesh", "pkg/store"},
+	"pkg/blob":          {"pkg/mesh"},
+	"pkg/receipt":       {"pkg/mesh", "pkg/wire", "pkg/store"},
 	"pkg/driver":        {"pkg/mesh"},
 	"pkg/driver/docker": {"pkg/mesh", "pkg/driver", "seccomp"},
 	"pkg/driver/wasm":   {"pkg/mesh", "pkg/driver", "pkg/fuel", "pkg/frame"},
