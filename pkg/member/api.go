@@ -176,36 +176,3 @@ func set[T any](p *T, v *T) {
 		*p = *v
 	}
 }
-
-// RemovePeer ends trust in the order that leaves no gap: durable, denied, streams
-// reset, connections closed, names withdrawn, workloads stopped. A crash at any
-// point is made up for at the next start.
-func (a *api) RemovePeer(ctx context.Context, ref string, keep bool) (control.RemovedPeer, error) {
-	m := a.m
-	m.removing.Lock()
-	defer m.removing.Unlock()
-	found, err := m.Trust.Find(ref)
-	if err != nil {
-		return control.RemovedPeer{}, err
-	}
-	ctx = context.WithoutCancel(ctx) // once begun it is carried through
-	g, err := m.Trust.Remove(ctx, found.Peer, keep)
-	if err != nil {
-		return control.RemovedPeer{}, err
-	}
-	if err := m.Net.Disconnect(g.Peer); err != nil {
-		m.Log.Warn("cannot close a removed peer's connections cleanly", "peer", g.Peer, "err", err)
-	}
-	m.Gate.Forget(g.Peer)
-	m.Client.Forget(g.Peer)
-	m.trustChanged()
-	stopped, err := a.hooks.Withdraw(ctx, g.Peer, keep)
-	if err != nil {
-		return control.RemovedPeer{}, fmt.Errorf("peer %s is denied, but not all that it has here is ended: %w", g.Name, err)
-	}
-	if stopped == nil {
-		stopped = []mesh.WorkloadID{}
-	}
-	m.Log.Info("removed a peer", "peer", g.Peer, "name", g.Name, "stopped", len(stopped), "keep", keep)
-	return control.RemovedPeer{ID: g.Peer, Name: g.Name, Stopped: stopped}, m.Trust.Finished(ctx, g.Peer)
-}

@@ -51,7 +51,8 @@ type Member struct {
 
 	unlock func() error
 
-	removing sync.Mutex // one removal at a time
+	removing sync.Mutex   // one removal at a time
+	step     func(string) // a test's view of a removal's steps; nil = nobody looks
 
 	mu      sync.Mutex
 	onPeer  []func(mesh.PeerID, bool)

@@ -221,3 +221,5 @@ func TestLockdownSurvivesRestart(t *testing.T) {
 		t.Fatalf("after unlock bob is allowed: %t, %v", m.Trust.Allowed(peer), err)
 	}
 }
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -164,7 +164,7 @@ func (n *Node) status(s *control.Status) {
 	s.Routes, s.Tunnels = n.gateways.report()
 }
 
-// withdraw ends what a removed peer has here.
+// withdraw ends what a removed peer has here: its names first, then its workloads.
 func (n *Node) withdraw(ctx context.Context, p mesh.PeerID, keep bool) ([]mesh.WorkloadID, error) {
 	n.gateways.poke()
 	if keep {
@@ -203,6 +203,11 @@ func (n *Node) stopAll(ctx context.Context, which func(mesh.Workload) bool) ([]m
 		}
 		return err
 	})
+	// From here on the tunnel lets nobody through to them any more (see mayRoute).
+	for _, id := range stopped {
+		n.tunnels.Drop(id)
+	}
+	n.gateways.poke()
 	for _, id := range stopped {
 		n.sup.Kick(id, runtimes[id])
 	}
