@@ -54,6 +54,16 @@ type Task interface {
 	Stop(ctx context.Context, grace time.Duration) error
 }
 
+// Pauser is implemented by tasks that can be frozen: they execute nothing then, keep
+// what they hold in memory, and go on later as if nothing had been. A frozen task
+// can be stopped, outlives peerd, and is adopted frozen.
+type Pauser interface {
+	// Pause returns nil once nothing of the run executes. No error if it is frozen already.
+	Pause(ctx context.Context) error
+	// Resume lets it go on. No error if it is not frozen.
+	Resume(ctx context.Context) error
+}
+
 // Runner is implemented by drivers that can run a job for whoever waits for it.
 type Runner interface {
 	// Run executes w to its end. It returns an error only if the job could not be

@@ -24,6 +24,7 @@ const (
 	Stopping State = "stopping"
 	Stopped  State = "stopped" // on request
 	Unknown  State = "unknown" // its peer does not answer
+	Paused   State = "paused"  // wanted, and held back by its host for a while; see Reason
 )
 
 // Final reports whether a workload in this state will not move by itself.

@@ -82,11 +82,11 @@ func (k *keeper) run(ctx context.Context) {
 		}
 		switch {
 		case r.Desired == Remove:
-			if k.stop(ctx) && k.discard(ctx) && k.forget(ctx) {
+			if k.stop(ctx, r.Workload) && k.discard(ctx) && k.forget(ctx) {
 				return
 			}
 		case r.Desired == Stop:
-			if k.stop(ctx) {
+			if k.stop(ctx, r.Workload) {
 				k.finish(ctx, k.set(mesh.Stopped, ""))
 				k.idle(ctx)
 			}
@@ -98,7 +98,11 @@ func (k *keeper) run(ctx context.Context) {
 			k.update(func(s *mesh.Status) { *s = r.Last })
 			k.idle(ctx)
 		default:
-			k.pursue(ctx, r.Workload, &h)
+			if hold := k.sup.cfg.Hold(r.Workload); hold.Level != Free {
+				k.hold(ctx, r.Workload, hold, &h)
+			} else if k.thaw(ctx) {
+				k.pursue(ctx, r.Workload, &h)
+			}
 		}
 	}
 }
@@ -131,7 +135,7 @@ func (k *keeper) finish(ctx context.Context, st mesh.Status) {
 }
 
 // stop ends the current run. It reports whether nothing runs any more.
-func (k *keeper) stop(ctx context.Context) bool {
+func (k *keeper) stop(ctx context.Context, w mesh.Workload) bool {
 	k.mu.Lock()
 	t := k.task
 	k.mu.Unlock()
@@ -142,8 +146,14 @@ func (k *keeper) stop(ctx context.Context) bool {
 	if err := t.Stop(ctx, stopGrace); err != nil {
 		return k.retry(ctx, "cannot stop it", err)
 	}
-	k.setTask(nil)
+	k.ended(w, t)
 	return true
+}
+
+// ended lets go of a run that is over.
+func (k *keeper) ended(w mesh.Workload, t driver.Task) {
+	k.sup.cfg.OnEnd(w, t)
+	k.setTask(nil)
 }
 
 func (k *keeper) discard(ctx context.Context) bool {
@@ -197,7 +207,7 @@ func (k *keeper) pursue(ctx context.Context, w mesh.Workload, h *history) {
 		case out = <-result:
 			waiting = false
 		case <-k.kick:
-			if r, err := k.load(); err != nil || !r.holds() {
+			if r, err := k.load(); err != nil || !r.holds() || k.mustYield(w) {
 				cancel()
 				<-result
 				return
@@ -274,14 +284,14 @@ func (k *keeper) once(ctx context.Context, w mesh.Workload) (out outcome) {
 		}
 		stopWaiting()
 		<-exited
-		k.setTask(nil)
+		k.ended(w, t)
 		return outcome{err: mesh.Errorf(mesh.Timeout, "it did not answer on port %d within %s", w.Spec.Port, k.sup.cfg.Ready)}
 	}
 	<-exited
 	stopWaiting()
 	out.ready, out.ran = ready, time.Since(began)
 	if out.exit != nil {
-		k.setTask(nil)
+		k.ended(w, t)
 	}
 	return out
 }

@@ -20,6 +20,12 @@ type Config struct {
 	Now      func() time.Time
 	OnStatus func(mesh.WorkloadID, mesh.Status) // after each change; must not block
 	Ready    time.Duration                      // how long a workload may take to answer; 0 = a minute
+	// Hold says what the machine's owner allows a workload now; nil = all run freely.
+	// It is asked often, from many goroutines, and must not block. Kick or KickAll
+	// tells that its answer changed.
+	Hold func(mesh.Workload) Hold
+	// OnEnd hears of the end of each run, while its last figures can still be read.
+	OnEnd func(mesh.Workload, driver.Task)
 }
 
 // Supervisor keeps one goroutine per workload.
@@ -40,6 +46,12 @@ func New(cfg Config) *Supervisor {
 	}
 	if cfg.OnStatus == nil {
 		cfg.OnStatus = func(mesh.WorkloadID, mesh.Status) {}
+	}
+	if cfg.Hold == nil {
+		cfg.Hold = func(mesh.Workload) Hold { return Hold{} }
+	}
+	if cfg.OnEnd == nil {
+		cfg.OnEnd = func(mesh.Workload, driver.Task) {}
 	}
 	return &Supervisor{cfg: cfg, keepers: map[mesh.WorkloadID]*keeper{}, adopted: map[mesh.Runtime]bool{}}
 }
@@ -127,6 +139,15 @@ func (s *Supervisor) Kick(id mesh.WorkloadID, runtime mesh.Runtime) {
 		k.poke()
 	case ready:
 		s.keep(id, runtime, nil)
+	}
+}
+
+// KickAll makes the supervisor look at every workload anew.
+func (s *Supervisor) KickAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, k := range s.keepers {
+		k.poke()
 	}
 }
 

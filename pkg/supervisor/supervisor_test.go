@@ -34,6 +34,7 @@ type world struct {
 	deaf     bool      // tasks never answer
 	exits    mesh.Exit // with die, how new tasks end at once
 	die      bool
+	pausable bool // tasks can be frozen
 }
 
 func newWorld() *world {
@@ -46,6 +47,8 @@ type fakeTask struct {
 	done chan struct{}
 	once sync.Once
 	exit mesh.Exit
+
+	frozen bool // guarded by w.mu
 }
 
 var _ driver.Driver = (*world)(nil)
@@ -71,7 +74,7 @@ func (w *world) Start(_ context.Context, wl mesh.Workload) (driver.Task, error) 
 	if w.die {
 		t.end(w.exits)
 	}
-	return t, nil
+	return w.seen(t), nil
 }
 
 func (w *world) Adopt(context.Context) ([]driver.Task, error) {
@@ -79,7 +82,7 @@ func (w *world) Adopt(context.Context) ([]driver.Task, error) {
 	defer w.mu.Unlock()
 	var out []driver.Task
 	for _, t := range w.tasks {
-		out = append(out, t)
+		out = append(out, w.seen(t))
 	}
 	return out, w.adoptErr
 }
@@ -152,6 +155,7 @@ func live(t *testing.T, st *store.Store, w *world) *life {
 	s := New(Config{
 		Store: st, Drivers: map[mesh.Runtime]driver.Driver{mesh.Container: w},
 		Log: slog.New(slog.DiscardHandler), Now: time.Now, Ready: 300 * time.Millisecond,
+		Hold: w.hold, OnEnd: w.ended,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
