@@ -22,13 +22,16 @@ type task struct {
 	memory    int64  // bytes allowed
 	namespace string // file of its network namespace; "" = it has ended
 	stopped   atomic.Bool
+	paused    atomic.Bool // as far as we know; nobody else pauses our containers
 }
 
 func (d *Driver) task(got container.InspectResponse, id mesh.WorkloadID, port uint16) *task {
-	return &task{
+	t := &task{
 		driver: d, id: id, container: got.ID, port: port,
 		memory: got.HostConfig.Memory, namespace: got.NetworkSettings.SandboxKey,
 	}
+	t.paused.Store(got.State != nil && got.State.Paused)
+	return t
 }
 
 // ID is the workload's.
@@ -112,6 +115,7 @@ func (t *task) Stop(ctx context.Context, grace time.Duration) error {
 	t.stopped.Store(true)
 	ctx, cancel := context.WithTimeout(ctx, grace+callTimeout)
 	defer cancel()
+	t.wake(ctx)
 	// The engine counts in whole seconds. So it gets one more, and the rest is ours.
 	seconds := 0
 	if grace > 0 {

@@ -52,6 +52,7 @@ func Run(t *testing.T, h Harness) {
 	t.Run("WaitAndDialGiveUpWithTheContext", h.giveUp)
 	t.Run("StartAgainReplacesTheRun", h.startAgain)
 	t.Run("Adopt", h.adopt)
+	t.Run("Freeze", h.freeze)
 	t.Run("OtherDigestIsDenied", h.otherDigest)
 	t.Run("UnknownWorkload", h.unknown)
 }
