@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -21,7 +22,7 @@ limits. Trust goes one way: what you allow a peer here gives you nothing there.`
 		RunE: onlySubcommands,
 	}
 	cmd.AddCommand(cmdPeersInvite(a), cmdPeersJoin(a), cmdPeersInvites(a), cmdPeersUninvite(a),
-		cmdPeersAdd(a), cmdPeersLs(a), cmdPeersAllow(a), cmdPeersRemove(a))
+		cmdPeersAdd(a), cmdPeersLs(a), cmdPeersShow(a), cmdPeersAllow(a), cmdPeersRemove(a))
 	return cmd
 }
 
@@ -36,6 +37,12 @@ func (a *app) showPeer(p control.Peer) error {
 	if missing := missingQuotas(p.Grant); len(missing) > 0 {
 		a.note("note: a quota of 0 allows nothing; %s still needs %s", p.Name, strings.Join(missing, ", "))
 		a.note("next: peerctl peers allow %s %s …", p.Name, missing[0])
+	}
+	if p.Grant.Ended {
+		a.note("note: this grant has ended, %s is denied; renew it with: peerctl peers allow %s --until WHEN", p.Name, p.Name)
+	}
+	if slices.Contains(p.Grant.Allow, "deploy") && slices.Contains(p.Grant.Images, "any") {
+		a.note("note: %s may run any image and any module here; narrow it with: peerctl peers allow %s --images …", p.Name, p.Name)
 	}
 	return nil
 }
@@ -52,5 +59,7 @@ func (a *app) peerTable(peers []control.Peer) error {
 func fullPeer(p control.Peer) control.Peer {
 	fill(&p.Addrs)
 	fill(&p.Grant.Allow)
+	fill(&p.Grant.Images)
+	fill(&p.Grant.Egress)
 	return p
 }

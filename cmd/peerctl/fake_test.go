@@ -116,6 +116,7 @@ func (n *fakeNode) routes() http.Handler {
 	handle("GET /v1/status", func(*http.Request) (any, error) { return n.status(), nil })
 	handle("GET /v1/peers", func(*http.Request) (any, error) { return n.peers, nil })
 	handle("POST /v1/peers", n.addPeer)
+	handle("GET /v1/peers/{peer}", n.showPeer)
 	handle("PATCH /v1/peers/{peer}", n.allowPeer)
 	handle("DELETE /v1/peers/{peer}", n.removePeer)
 	handle("POST /v1/modules", n.addModule)
@@ -193,7 +194,7 @@ func (n *fakeNode) addPeer(r *http.Request) (any, error) {
 	if a.Name == "" {
 		a.Name = "peer-" + strings.ToLower(a.ID[len(a.ID)-4:])
 	}
-	p := control.Peer{ID: id, Name: a.Name, Addrs: a.Addrs, Added: n.began}
+	p := control.Peer{ID: id, Name: a.Name, Addrs: a.Addrs, Added: n.began, Grant: control.Grant{Images: []string{"any"}, FuelDay: 1e14}}
 	applyGrant(&p.Grant, a.Change)
 	n.peers = append(n.peers, p)
 	return p, nil
@@ -207,12 +208,33 @@ func applyGrant(g *control.Grant, c control.GrantChange) {
 	set(&g.Resources.Disk, c.Disk)
 	set(&g.Names, c.Names)
 	set(&g.Requests, c.Requests)
+	set(&g.FuelDay, c.FuelDay)
+	set(&g.Images, c.Images)
+	set(&g.Egress, c.Egress)
+	if c.Until != nil {
+		g.Until = c.Until.At
+	}
+	g.Ended = !g.Until.IsZero() && g.Until.Before(time.Now())
 }
 
 func set[T any](to, from *T) {
 	if from != nil {
 		*to = *from
 	}
+}
+
+// showPeer plays a peer that uses a part of its grant, and all its fuel of today.
+func (n *fakeNode) showPeer(r *http.Request) (any, error) {
+	p, err := n.peer(r.PathValue("peer"))
+	if err != nil {
+		return nil, err
+	}
+	out := *p
+	out.Usage = &control.Usage{
+		Workloads: 2, Resources: mesh.Resources{MilliCPU: 200, Memory: 300 << 20}, FuelToday: out.Grant.FuelDay,
+		FuelOpens: time.Date(2026, 11, 27, 0, 0, 0, 0, time.UTC),
+	}
+	return out, nil
 }
 
 func (n *fakeNode) allowPeer(r *http.Request) (any, error) {

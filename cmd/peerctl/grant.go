@@ -23,6 +23,10 @@ type grantFlags struct {
 	workloads int
 	names     int
 	requests  int
+	fuelDay   uint64
+	images    []string
+	egress    []string
+	until     control.Until
 }
 
 func addGrantFlags(cmd *cobra.Command, f *grantFlags) {
@@ -35,7 +39,35 @@ func addGrantFlags(cmd *cobra.Command, f *grantFlags) {
 	countVar(flags, &f.workloads, "max-workloads", "", "workloads at once")
 	countVar(flags, &f.names, "max-names", "", "public names at once (on a gateway)")
 	flags.Var(&value[int]{to: &f.requests, parse: parseRate, kind: "RATE"}, "requests", "signed requests, such as 60/min")
+	flags.Var(&value[uint64]{to: &f.fuelDay, parse: parseFuel, kind: "FUEL"}, "fuel-per-day", "fuel for all its WASM work of a day (UTC), such as 100T")
+	flags.Var(&value[[]string]{to: &f.images, parse: parseWords, kind: "LIST"}, "images",
+		"what it may run, all of it, with commas: sha256:… digests, PREFIX/, names such as nginx:1.*, wasm (any module), any, none")
+	flags.Var(&value[[]string]{to: &f.egress, parse: parseWords, kind: "LIST"}, "egress",
+		"what its workloads may connect to: none, internet, allow (addresses that the workload lists)")
+	flags.Var(&value[control.Until]{to: &f.until, parse: parseUntil, kind: "WHEN"}, "until",
+		"when this ends: 2026-12-31, 30d or never; then it is denied at once and its workloads stop")
 	completeFlag(cmd, "allow", completeRights)
+	completeFlag(cmd, "egress", cobra.FixedCompletions([]string{"none", "internet", "allow"}, cobra.ShellCompDirectiveNoFileComp))
+	completeFlag(cmd, "images", cobra.FixedCompletions([]string{"any", "wasm", "none"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// parseWords reads a list with commas; "none" is the empty one.
+func parseWords(s string) ([]string, error) {
+	list := []string{}
+	if s == "none" || s == "" {
+		return list, nil
+	}
+	for word := range strings.SplitSeq(s, ",") {
+		switch word = strings.TrimSpace(word); {
+		case word == "":
+			return nil, errors.New("a word of the list is empty")
+		case word == "none":
+			return nil, errors.New("none stands alone")
+		case !slices.Contains(list, word):
+			list = append(list, word)
+		}
+	}
+	return list, nil
 }
 
 func (f *grantFlags) change(cmd *cobra.Command) control.GrantChange {
@@ -47,6 +79,10 @@ func (f *grantFlags) change(cmd *cobra.Command) control.GrantChange {
 		Disk:      given(cmd, "disk", f.disk),
 		Names:     given(cmd, "max-names", f.names),
 		Requests:  given(cmd, "requests", f.requests),
+		FuelDay:   given(cmd, "fuel-per-day", f.fuelDay),
+		Images:    given(cmd, "images", f.images),
+		Egress:    given(cmd, "egress", f.egress),
+		Until:     given(cmd, "until", f.until),
 	}
 }
 
@@ -102,11 +138,30 @@ func describeQuotas(g control.Grant) string {
 		if r := describeResources(r); r != "" {
 			parts = append(parts, r)
 		}
+		if !slices.Contains(g.Images, "any") {
+			parts = append(parts, "only "+wordsOr(g.Images, "no image"))
+		}
+		if len(g.Egress) > 0 {
+			parts = append(parts, "egress "+strings.Join(g.Egress, " "))
+		}
 	}
 	if slices.Contains(g.Allow, "publish") && g.Names > 0 {
 		parts = append(parts, plural(g.Names, "name"))
 	}
+	if g.Ended {
+		parts = append([]string{"ENDED"}, parts...)
+	} else if !g.Until.IsZero() {
+		parts = append(parts, "ends "+untilText(g.Until))
+	}
 	return strings.Join(parts, ", ")
+}
+
+// wordsOr is a list for people, or what to say where it is empty.
+func wordsOr(list []string, empty string) string {
+	if len(list) == 0 {
+		return empty
+	}
+	return strings.Join(list, " ")
 }
 
 // missingQuotas names the flags of the quotas without which a right is worth
@@ -122,6 +177,7 @@ func missingQuotas(g control.Grant) []string {
 		need(int64(g.Workloads), "--max-workloads")
 		need(g.Resources.MilliCPU, "--cpus")
 		need(g.Resources.Memory, "--memory")
+		need(int64(len(g.Images)), "--images")
 	}
 	if slices.Contains(g.Allow, "publish") {
 		need(int64(g.Names), "--max-names")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -28,9 +29,18 @@ func (a *app) addWorkFlags(cmd *cobra.Command, f *workFlags) {
 	flags.StringArrayVar(&f.envFiles, "env-file", nil, "`FILE` with lines of KEY=VALUE; repeatable")
 	cpusVar(flags, &f.resources.MilliCPU, "cpus", "processor it may use, such as 2, 0.5 or 500m (default "+formatCPUs(mesh.DefaultMilliCPU)+")")
 	sizeVar(flags, &f.resources.Memory, "memory", "memory it may use, such as 512M or 1.5GiB (default "+formatSize(mesh.DefaultMemory)+"; of a job "+formatSize(mesh.DefaultJob)+")")
-	fuelVar(flags, &f.resources.Fuel, "fuel", "fuel that one request or job of a WASM program may burn, such as 500M or 10G (default "+formatFuel(mesh.DefaultFuel)+")")
+	flags.Var(&value[uint64]{to: &f.resources.Fuel, parse: parseSomeFuel, kind: "FUEL"}, "fuel", "fuel that one request or job of a WASM program may burn, such as 500M or 10G (default "+formatFuel(mesh.DefaultFuel)+")")
 	durationVar(flags, &f.timeout, "timeout", "how long one request or job of a WASM program may take (default "+mesh.DefaultTimeout.String()+")")
 	completeFlag(cmd, "peer", a.completePeerFlag(cobra.CompletionWithDesc(self, "this machine")))
+}
+
+// parseSomeFuel reads an amount of fuel on which something can run.
+func parseSomeFuel(s string) (uint64, error) {
+	n, err := parseFuel(s)
+	if err == nil && n == 0 {
+		err = errors.New("with no fuel nothing runs")
+	}
+	return n, err
 }
 
 // spec is the part of a spec that these flags decide.

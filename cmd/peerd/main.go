@@ -74,7 +74,7 @@ func workerCommand() *cobra.Command {
 func runCommand(stderr io.Writer) *cobra.Command {
 	var home, file, logLevel string
 	var listen []string
-	var newState bool
+	var accept accepted
 	c := &cobra.Command{
 		Use:     "run",
 		Short:   "Run the daemon until it is told to stop",
@@ -100,7 +100,7 @@ func runCommand(stderr io.Writer) *cobra.Command {
 			if err := cfg.validate(); err != nil {
 				return err
 			}
-			return run(c.Context(), home, cfg, newState, stderr)
+			return run(c.Context(), home, cfg, accept, stderr)
 		},
 	}
 	f := c.Flags()
@@ -108,17 +108,21 @@ func runCommand(stderr io.Writer) *cobra.Command {
 	f.StringVar(&file, "config", "", "configuration file (default: HOME/peerd.toml, if it is there)")
 	f.StringArrayVar(&listen, "listen", nil, "multiaddr to listen on; repeat for several")
 	f.StringVar(&logLevel, "log-level", "", "debug, info, warn or error")
-	f.BoolVar(&newState, "new-state", false, "accept that the state file is lost and begin a new one")
+	f.BoolVar(&accept.newState, "new-state", false, "accept that the state file is lost and begin a new one")
+	f.BoolVar(&accept.oldState, "old-state", false, "accept a state file that is not the latest, such as one from a backup")
 	return c
 }
 
-func run(ctx context.Context, home string, cfg config, newState bool, stderr io.Writer) (err error) {
+// accepted is what only the owner may declare to be no loss.
+type accepted struct{ newState, oldState bool }
+
+func run(ctx context.Context, home string, cfg config, accept accepted, stderr io.Writer) (err error) {
 	home, err = filepath.Abs(home)
 	if err != nil {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: cfg.level()}))
-	m, err := member.Open(member.Config{Home: home, Listen: cfg.Listen, Role: "peer", Version: version, NewState: newState, Log: log})
+	m, err := member.Open(member.Config{Home: home, Listen: cfg.Listen, Role: "peer", Version: version, NewState: accept.newState, OldState: accept.oldState, Log: log})
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,8 @@ type options struct {
 	home, domain, http string
 	listen             []string
 	rateIP, rateName   float64
-	debug, newState    bool
+	debug              bool
+	newState, oldState bool
 }
 
 func runCommand(stderr io.Writer) *cobra.Command {
@@ -83,6 +84,7 @@ func runCommand(stderr io.Writer) *cobra.Command {
 	f.Float64Var(&o.rateName, "rate-name", 2000, "requests a second to one public name; 0 = no limit")
 	f.BoolVar(&o.debug, "debug", false, "log more")
 	f.BoolVar(&o.newState, "new-state", false, "accept that the state file is lost and begin a new one")
+	f.BoolVar(&o.oldState, "old-state", false, "accept a state file that is not the latest, such as one from a backup")
 	return c
 }
 
@@ -100,7 +102,7 @@ func run(ctx context.Context, o options, stderr io.Writer) (err error) {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
-	m, err := member.Open(member.Config{Home: o.home, Listen: o.listen, Role: "gateway", Version: version, NewState: o.newState, Log: log})
+	m, err := member.Open(member.Config{Home: o.home, Listen: o.listen, Role: "gateway", Version: version, NewState: o.newState, OldState: o.oldState, Log: log})
 	if err != nil {
 		return err
 	}

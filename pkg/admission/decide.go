@@ -32,6 +32,8 @@ func (p *Pause) InForce(now time.Time) bool {
 // Usage is what runs already.
 type Usage struct {
 	Peer, Host Held
+	FuelToday  uint64    // units of fuel/1 that the peer has burnt today or holds for what runs
+	FuelOpens  time.Time // when the next day begins
 }
 
 // Held is a sum over workloads.

@@ -12,7 +12,7 @@ import (
 func ample() (Policy, trust.Grant, mesh.Spec, Usage) {
 	r := mesh.Resources{MilliCPU: 4000, Memory: 4 << 30, Disk: 4 << 30, PIDs: 1000, Fuel: 1 << 60}
 	p := Policy{Workloads: 10, Resources: r, Runtimes: []mesh.Runtime{mesh.Container, mesh.Wasm}}
-	g := trust.Grant{Peer: "p", Allow: trust.Deploy, Quota: trust.Quota{Workloads: 10, Resources: r}}
+	g := trust.Grant{Peer: "p", Allow: trust.Deploy, Quota: trust.Unbounded(10, r)}
 	return p, g, mesh.Spec{Runtime: mesh.Container, Image: "x", Name: "x"}.WithDefaults(), Usage{}
 }
 
@@ -44,9 +44,17 @@ func TestEachLimit(t *testing.T) {
 		"grant.memory": func(_ *Policy, g *trust.Grant, s *mesh.Spec, _ *Usage) {
 			g.Quota.Resources.Memory = s.Resources.Memory - 1
 		},
-		"grant.disk":     func(_ *Policy, _ *trust.Grant, _ *mesh.Spec, u *Usage) { u.Peer.Resources.Disk = 4 << 30 },
-		"grant.pids":     func(_ *Policy, _ *trust.Grant, s *mesh.Spec, _ *Usage) { s.Resources.PIDs = 1001 },
-		"grant.fuel":     func(_ *Policy, _ *trust.Grant, s *mesh.Spec, _ *Usage) { s.Resources.Fuel = 1<<60 + 1 },
+		"grant.disk":   func(_ *Policy, _ *trust.Grant, _ *mesh.Spec, u *Usage) { u.Peer.Resources.Disk = 4 << 30 },
+		"grant.pids":   func(_ *Policy, _ *trust.Grant, s *mesh.Spec, _ *Usage) { s.Resources.PIDs = 1001 },
+		"grant.fuel":   func(_ *Policy, _ *trust.Grant, s *mesh.Spec, _ *Usage) { s.Resources.Fuel = 1<<60 + 1 },
+		"grant.images": func(_ *Policy, g *trust.Grant, _ *mesh.Spec, _ *Usage) { g.Quota.Images = []string{"y"} },
+		"grant.egress": func(_ *Policy, g *trust.Grant, s *mesh.Spec, _ *Usage) {
+			g.Quota.Egress, s.Egress = []string{"allow"}, "internet"
+		},
+		"grant.fuel-per-day": func(_ *Policy, g *trust.Grant, s *mesh.Spec, u *Usage) {
+			*s = mesh.Spec{Runtime: mesh.Wasm, Name: "x"}.WithDefaults()
+			g.Quota.FuelDay, u.FuelToday = s.Resources.Fuel, 1
+		},
 		"host.workloads": func(_ *Policy, _ *trust.Grant, _ *mesh.Spec, u *Usage) { u.Host.Workloads = 10 },
 		"host.cpus":      func(_ *Policy, _ *trust.Grant, _ *mesh.Spec, u *Usage) { u.Host.Resources.MilliCPU = 3901 },
 		"host.memory":    func(_ *Policy, _ *trust.Grant, _ *mesh.Spec, u *Usage) { u.Host.Resources.Memory = 4 << 30 },

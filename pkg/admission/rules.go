@@ -26,6 +26,8 @@ func Explain(p Policy, g trust.Grant, s mesh.Spec, u Usage) []Row {
 		paused(p),
 		runs(p, s),
 		timeout(s),
+		images(g, s),
+		egress(g, s),
 		amount("grant.workloads", "workloads", "--max-workloads", 1, int64(u.Peer.Workloads), int64(g.Quota.Workloads), count),
 		amount("grant.cpus", "cpus", "--cpus", r.CountedCPU(), u.Peer.Resources.MilliCPU, q.MilliCPU, cores),
 		amount("grant.memory", "memory", "--memory", r.Memory, u.Peer.Resources.Memory, q.Memory, size),
@@ -36,6 +38,7 @@ func Explain(p Policy, g trust.Grant, s mesh.Spec, u Usage) []Row {
 		amount("host.memory", "memory", "", r.Memory, u.Host.Resources.Memory, p.Resources.Memory, size),
 		amount("host.disk", "disk", "", r.Disk, u.Host.Resources.Disk, p.Resources.Disk, size),
 		fuel(r.Fuel, q.Fuel),
+		fuelDay(g, s, u),
 	})
 }
 
@@ -70,7 +73,7 @@ func paused(p Policy) Row {
 	if !row.Pass {
 		opens := "until its owner resumes it"
 		if !p.Paused.Until.IsZero() {
-			opens = "until " + p.Paused.Until.UTC().Format("2006-01-02 15:04 MST")
+			opens = "until " + p.Paused.Until.UTC().Format(moment)
 		}
 		row.Limit, row.Reason = "paused "+opens, "this machine takes no new work "+opens
 	}
@@ -123,6 +126,47 @@ func fuel(want, most uint64) Row {
 		Rule: "grant.fuel", Want: fmt.Sprint(want), Limit: fmt.Sprint(most), Pass: want <= most,
 		Reason: fmt.Sprintf("fuel %d exceeds your grant of %d a run there", want, most),
 	}}
+}
+
+// fuelDay asks whether the fuel of one run or request is left for today. Containers
+// burn none.
+func fuelDay(g trust.Grant, s mesh.Spec, u Usage) Row {
+	want, most := s.Resources.Fuel, g.Quota.FuelDay
+	if s.Runtime != mesh.Wasm {
+		want = 0
+	}
+	row := Row{Kind: mesh.Quota, Check: mesh.Check{
+		Rule: "grant.fuel-per-day", Want: Fuel(want), Held: Fuel(u.FuelToday), Limit: Fuel(most),
+		Pass: want == 0 || u.FuelToday <= most && want <= most-u.FuelToday,
+	}}
+	row.Reason = fmt.Sprintf("fuel %s exceeds what is left of your grant of %s a day there (%s used or reserved today)", Fuel(want), Fuel(most), Fuel(u.FuelToday))
+	if want <= most {
+		row.Reason += "; it opens again " + u.FuelOpens.UTC().Format(moment)
+	}
+	if sum := u.FuelToday + want; sum >= want {
+		row.Ask = "--fuel-per-day " + strings.ReplaceAll(Fuel(sum), " ", "")
+	}
+	return row
+}
+
+// moment is how a time is written in a reason.
+const moment = "2006-01-02 15:04 MST"
+
+// Fuel writes units of fuel for people, rounded up so that what it says is enough.
+func Fuel(n uint64) string {
+	for _, u := range []struct {
+		name string
+		unit uint64
+	}{{"P", 1e15}, {"T", 1e12}, {"G", 1e9}, {"M", 1e6}, {"k", 1e3}} {
+		if n >= u.unit {
+			tenths := n / (u.unit / 10)
+			if n%(u.unit/10) != 0 {
+				tenths++
+			}
+			return strings.TrimSuffix(fmt.Sprintf("%d.%d", tenths/10, tenths%10), ".0") + " " + u.name
+		}
+	}
+	return fmt.Sprint(n)
 }
 
 func names(g trust.Grant, held int) Row {

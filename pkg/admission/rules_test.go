@@ -40,15 +40,22 @@ func anything(t *rapid.T) (Policy, trust.Grant, mesh.Spec, Usage) {
 	}
 	g := trust.Grant{
 		Allow: trust.Allow(rapid.Uint8Range(0, 31).Draw(t, "allow")),
-		Quota: trust.Quota{Workloads: rapid.IntRange(0, 9).Draw(t, "workloads"), Resources: resources("grant", positive)},
+		Quota: trust.Quota{
+			Workloads: rapid.IntRange(0, 9).Draw(t, "workloads"), Resources: resources("grant", positive),
+			FuelDay: uint64(positive.Draw(t, "fuel a day")), Images: rapid.SliceOf(rapid.SampledFrom([]string{"any", "wasm", "x"})).Draw(t, "images"),
+			Egress: rapid.SliceOf(rapid.SampledFrom(trust.EgressKinds())).Draw(t, "egress"),
+		},
 	}
 	s := mesh.Spec{
 		Runtime: rapid.SampledFrom([]mesh.Runtime{mesh.Container, mesh.Wasm, ""}).Draw(t, "runtime"), Resources: resources("spec", amount),
+		Egress:  rapid.SampledFrom([]mesh.Egress{"", "none", "internet", "allow:192.0.2.1"}).Draw(t, "wants egress"),
 		Timeout: time.Duration(rapid.Int64Range(-1, 2*int64(mesh.MaxTimeout)).Draw(t, "timeout")),
 	}
 	u := Usage{
 		Peer: Held{rapid.IntRange(0, 9).Draw(t, "peer holds"), resources("peer", amount)},
 		Host: Held{rapid.IntRange(0, 9).Draw(t, "host holds"), resources("all", amount)},
+
+		FuelToday: uint64(amount.Draw(t, "fuel today")),
 	}
 	return p, g, s, u
 }
@@ -108,6 +115,10 @@ func TestNothingOverALimitIsAllowed(t *testing.T) {
 		fits("disk", r.Disk, u.Peer.Resources.Disk, q.Disk)
 		fits("all disk", r.Disk, u.Host.Resources.Disk, h.Disk)
 		fits("pids", r.PIDs, 0, q.PIDs)
+		burnt := new(big.Int).Add(new(big.Int).SetUint64(r.Fuel), new(big.Int).SetUint64(u.FuelToday))
+		if s.Runtime == mesh.Wasm && r.Fuel > 0 && burnt.Cmp(new(big.Int).SetUint64(g.Quota.FuelDay)) > 0 {
+			t.Errorf("fuel %d beside %d is allowed under %d a day", r.Fuel, u.FuelToday, g.Quota.FuelDay)
+		}
 		if r.Fuel > q.Fuel || !g.Allow.Has(trust.Deploy) || p.Paused != nil {
 			t.Errorf("allowed with fuel %d of %d, permissions %v, paused %v", r.Fuel, q.Fuel, g.Allow.Names(), p.Paused)
 		}

@@ -60,6 +60,11 @@ func (c *Client) Peers(ctx context.Context) (ps []Peer, err error) {
 	return ps, c.call(ctx, "GET", "/v1/peers", nil, &ps)
 }
 
+// Peer is one entry of the trust list, with what the peer uses of its grant.
+func (c *Client) Peer(ctx context.Context, ref string) (p Peer, err error) {
+	return p, c.call(ctx, "GET", "/v1/peers/"+url.PathEscape(ref), nil, &p)
+}
+
 // AddPeer trusts a peer.
 func (c *Client) AddPeer(ctx context.Context, a AddPeer) (p Peer, err error) {
 	return p, c.call(ctx, "POST", "/v1/peers", a, &p)

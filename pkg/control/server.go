@@ -23,6 +23,7 @@ type Members interface {
 	Whoami(ctx context.Context) (Whoami, error)
 	Status(ctx context.Context) (Status, error)
 	Peers(ctx context.Context) ([]Peer, error)
+	Peer(ctx context.Context, ref string) (Peer, error)
 	AddPeer(ctx context.Context, a AddPeer) (Peer, error)
 	AllowPeer(ctx context.Context, ref string, g GrantChange) (Peer, error)
 	RemovePeer(ctx context.Context, ref string, keep bool) (RemovedPeer, error)
@@ -137,6 +138,7 @@ func (s *Server) routes() http.Handler {
 	get("GET /v1/whoami", func(r *http.Request) (any, error) { return m.Whoami(r.Context()) })
 	get("GET /v1/status", func(r *http.Request) (any, error) { return m.Status(r.Context()) })
 	get("GET /v1/peers", func(r *http.Request) (any, error) { return m.Peers(r.Context()) })
+	get("GET /v1/peers/{peer}", func(r *http.Request) (any, error) { return m.Peer(r.Context(), r.PathValue("peer")) })
 	get("POST /v1/peers", func(r *http.Request) (any, error) {
 		a, err := body[AddPeer](r)
 		if err != nil {

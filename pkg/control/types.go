@@ -29,6 +29,11 @@ type Grant struct {
 	Resources mesh.Resources `json:"resources"` // sums over its workloads
 	Names     int            `json:"names"`     // public names at once (on a gateway)
 	Requests  int            `json:"requests"`  // signed requests a minute
+	FuelDay   uint64         `json:"fuel_day"`  // units of schedule fuel/1 a day, which ends at midnight UTC
+	Images    []string       `json:"images"`    // patterns of what it may run; "any" = everything
+	Egress    []string       `json:"egress"`    // kinds of egress besides none
+	Until     time.Time      `json:"until,omitzero"`
+	Ended     bool           `json:"ended,omitempty"` // it is past Until: the peer is denied
 }
 
 // GrantChange edits a grant: nil fields stay as they are.
@@ -40,6 +45,16 @@ type GrantChange struct {
 	Disk      *int64    `json:"disk,omitempty"`
 	Names     *int      `json:"names,omitempty"`
 	Requests  *int      `json:"requests,omitempty"`
+	FuelDay   *uint64   `json:"fuel_day,omitempty"`
+	Images    *[]string `json:"images,omitempty"`
+	Egress    *[]string `json:"egress,omitempty"`
+	Until     *Until    `json:"until,omitempty"`
+}
+
+// Until says when a grant ends: at a time, after a while, or never (the zero value).
+type Until struct {
+	At  time.Time     `json:"at,omitzero"`
+	For time.Duration `json:"for,omitempty"` // ns from now, by the node's clock
 }
 
 // Peer is one entry of the trust list.
@@ -51,6 +66,16 @@ type Peer struct {
 	Added     time.Time   `json:"added"`
 	Connected bool        `json:"connected"`
 	Remote    string      `json:"remote,omitempty"` // multiaddr of the live connection
+	Usage     *Usage      `json:"usage,omitempty"`  // what it uses of its grant now; a gateway reports only names
+}
+
+// Usage is what a peer uses of its grant.
+type Usage struct {
+	Workloads int            `json:"workloads"`
+	Resources mesh.Resources `json:"resources"`  // sums over its workloads, as counted
+	Names     int            `json:"names"`      // public names
+	FuelToday uint64         `json:"fuel_today"` // burnt today, or reserved for jobs under way
+	FuelOpens time.Time      `json:"fuel_opens,omitzero"`
 }
 
 // AddPeer is POST /v1/peers. ID may be empty if an address ends in /p2p/ID.

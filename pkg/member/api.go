@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"peercompute/pkg/control"
 	"peercompute/pkg/mesh"
@@ -37,6 +38,9 @@ func (a *api) Status(ctx context.Context) (control.Status, error) {
 	if at, locked := a.m.Trust.Locked(); locked {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("locked down since %s: nobody is allowed anything; end it with: peerctl unlock", at.Since.Format("2006-01-02 15:04:05 MST")))
 	}
+	if a.m.Store.Old() != nil {
+		s.Warnings = append(s.Warnings, "this node was started with a state that is not the latest (--old-state); peers removed since may be trusted again: look through peerctl peers ls")
+	}
 	for _, g := range a.m.Trust.All() {
 		s.Peers++
 		if _, up := a.m.Net.Connected(g.Peer); up {
@@ -50,22 +54,15 @@ func (a *api) Status(ctx context.Context) (control.Status, error) {
 }
 
 func (a *api) Peers(context.Context) ([]control.Peer, error) {
-	out := []control.Peer{}
-	for _, g := range a.m.Trust.All() {
-		out = append(out, a.peer(g))
-	}
-	return out, nil
+	return a.shown(a.m.Trust.All()), nil
 }
 
-func (a *api) peer(g trust.Grant) control.Peer {
-	p := control.Peer{ID: g.Peer, Name: g.Name, Addrs: g.Addrs, Added: g.Added, Grant: control.Grant{
-		Allow: g.Allow.Names(), Workloads: g.Quota.Workloads, Resources: g.Quota.Resources, Names: g.Quota.Names, Requests: g.Quota.Requests,
-	}}
-	if p.Addrs == nil {
-		p.Addrs = []string{}
+func (a *api) Peer(_ context.Context, ref string) (control.Peer, error) {
+	g, err := a.m.Trust.Find(ref)
+	if err != nil {
+		return control.Peer{}, err
 	}
-	p.Remote, p.Connected = a.m.Net.Connected(g.Peer)
-	return p
+	return a.peer(g), nil
 }
 
 // AddPeer trusts a peer, or changes one that is trusted already.
@@ -74,7 +71,10 @@ func (a *api) AddPeer(ctx context.Context, in control.AddPeer) (control.Peer, er
 	if err != nil {
 		return control.Peer{}, err
 	}
-	g, exists := a.m.Trust.Get(id)
+	g, exists := a.m.Trust.Entry(id)
+	if g.Expired(a.m.Now()) {
+		g.Until, g.Ended = time.Time{}, false // to add it again is to trust it again
+	}
 	if !exists {
 		g = trust.Grant{Peer: id, Name: a.freeName(id), Quota: trust.DefaultQuota(), Added: a.m.Now().UTC()}
 	}
@@ -138,28 +138,10 @@ func (a *api) AllowPeer(ctx context.Context, ref string, change control.GrantCha
 }
 
 func (a *api) put(ctx context.Context, g trust.Grant, c control.GrantChange) (control.Peer, error) {
-	if err := change(&g, c); err != nil {
+	if err := change(&g, c, a.m.Now()); err != nil {
 		return control.Peer{}, err
 	}
 	return a.save(ctx, g)
-}
-
-// change edits a grant; what is not said stays.
-func change(g *trust.Grant, c control.GrantChange) error {
-	if c.Allow != nil {
-		allow, err := trust.ParseAllow(*c.Allow)
-		if err != nil {
-			return err
-		}
-		g.Allow = allow
-	}
-	set(&g.Quota.Workloads, c.Workloads)
-	set(&g.Quota.Resources.MilliCPU, c.MilliCPU)
-	set(&g.Quota.Resources.Memory, c.Memory)
-	set(&g.Quota.Resources.Disk, c.Disk)
-	set(&g.Quota.Names, c.Names)
-	set(&g.Quota.Requests, c.Requests)
-	return nil
 }
 
 func (a *api) save(ctx context.Context, g trust.Grant) (control.Peer, error) {
@@ -169,10 +151,4 @@ func (a *api) save(ctx context.Context, g trust.Grant) (control.Peer, error) {
 	a.m.Net.Learn(g.Peer, g.Addrs)
 	a.m.trustChanged()
 	return a.peer(g), nil
-}
-
-func set[T any](p *T, v *T) {
-	if v != nil {
-		*p = *v
-	}
 }

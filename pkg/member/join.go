@@ -22,10 +22,10 @@ const joinTime = 15 * time.Second
 func (a *api) Invite(ctx context.Context, in control.NewInvite) (control.Invite, error) {
 	i := trust.Invite{Expires: a.m.Now().Add(in.TTL).UTC(), Uses: in.Uses, Name: in.Name}
 	g := trust.Grant{Quota: trust.DefaultQuota()}
-	if err := change(&g, in.Change); err != nil {
+	if err := change(&g, in.Change, a.m.Now()); err != nil {
 		return control.Invite{}, err
 	}
-	i.Allow, i.Quota = g.Allow, g.Quota
+	i.Allow, i.Quota, i.Until = g.Allow, g.Quota, g.Until
 	i, err := a.m.Trust.Invite(ctx, i)
 	if err != nil {
 		return control.Invite{}, err
@@ -73,19 +73,22 @@ func (a *api) Join(ctx context.Context, in control.JoinInvite) (control.Peer, er
 	if i.Peer == a.m.Key.ID {
 		return control.Peer{}, mesh.Errorf(mesh.Invalid, "that is an invite of this machine itself").WithHint("join with it on the other machine")
 	}
-	g, known := a.m.Trust.Get(i.Peer)
+	g, known := a.m.Trust.Entry(i.Peer)
 	if !known {
 		g = trust.Grant{Peer: i.Peer, Quota: trust.DefaultQuota(), Added: a.m.Now().UTC()}
 		g.Name = a.joinName(i, in.Name)
 	} else if in.Name != "" {
 		g.Name = in.Name
 	}
+	if g.Expired(a.m.Now()) {
+		g.Until, g.Ended = time.Time{}, false
+	}
 	for _, addr := range i.Addrs {
 		if _, _, err := peernet.ParseAddr(addr); err == nil && !slices.Contains(g.Addrs, addr) && len(g.Addrs) < 16 {
 			g.Addrs = append(g.Addrs, addr)
 		}
 	}
-	if err := change(&g, in.Change); err != nil {
+	if err := change(&g, in.Change, a.m.Now()); err != nil {
 		return control.Peer{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, joinTime)

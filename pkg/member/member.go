@@ -34,6 +34,7 @@ type Config struct {
 	Role     string   // "peer" or "gateway"
 	Version  string
 	NewState bool // make a new state file where the old one is missing
+	OldState bool // accept a state file that is not the latest
 	Log      *slog.Logger
 	Now      func() time.Time // nil = time.Now
 }
@@ -66,6 +67,8 @@ type Hooks struct {
 	Withdraw func(ctx context.Context, p mesh.PeerID, keep bool) ([]mesh.WorkloadID, error)
 	// Halt ends whatever runs or is routed here. It may be called again.
 	Halt func(ctx context.Context) ([]mesh.WorkloadID, error)
+	// Usage says what each peer that uses anything here uses of its grant.
+	Usage func() (map[mesh.PeerID]control.Usage, error)
 	// Status completes the status of the node.
 	Status func(*control.Status)
 }
@@ -142,16 +145,21 @@ func (m *Member) openState() error {
 			return mesh.Errorf(mesh.Invalid, "the state file %s is missing but the node key is there", path).
 				WithHint("restore it from a backup; or start once with --new-state, which forgets all peers and workloads and voids every request that was signed for the old state")
 		}
-		if missing {
-			if err := store.Create(path); err != nil {
-				return fmt.Errorf("cannot create the state file: %w", err)
-			}
+		if err := store.Create(path); err != nil {
+			return fmt.Errorf("cannot create the state file: %w", err)
 		}
 	case err != nil:
 		return err
 	}
-	if m.Store, err = store.Open(path); err != nil {
+	open := store.Open
+	if m.OldState {
+		open = store.OpenOld
+	}
+	if m.Store, err = open(path); err != nil {
 		return err
+	}
+	if old := m.Store.Old(); old != nil {
+		m.Log.Warn("an older state was accepted; peers removed since may be trusted again: look through peerctl peers ls", "why", old)
 	}
 	if from := m.Store.From(); from > 0 && from < store.Version {
 		m.Log.Info("brought the state file to a newer version; older programs refuse it from now on", "from", from, "to", store.Version)
@@ -227,7 +235,7 @@ func (m *Member) trustChanged() {
 // the node can be reached.
 func (m *Member) Run(ctx context.Context, handlers map[wire.Verb]request.Handler, w control.Workloads, h Hooks, ready func(), parts ...func(context.Context) error) error {
 	request.NewServer(request.Config{Key: m.Key, Net: m.Net, Gate: m.Gate, Store: m.Store, Now: m.Now, Log: m.Log, Handlers: handlers})
-	m.Net.HandleGuest(wire.ProtocolJoin, m.onJoin)
+	m.Net.HandleGuest(wire.ProtocolJoin, m.Trust.Expecting, m.onJoin)
 	if err := m.resume(ctx, h); err != nil {
 		return err
 	}

@@ -117,6 +117,45 @@ func TestPartialLossIsRefused(t *testing.T) {
 	}
 }
 
+// A state from a backup is taken only on the owner's word, and requests that were
+// signed for it are void from then on; the status says so.
+func TestOldStateNeedsTheOwnersWord(t *testing.T) {
+	home := t.TempDir()
+	m := mustOpen(t, home)
+	a := &api{m: m}
+	peer := otherPeer(t)
+	if _, err := a.AddPeer(context.Background(), control.AddPeer{ID: peer.String(), Name: "bob"}); err != nil {
+		t.Fatal(err)
+	}
+	inc := m.Store.Incarnation()
+	m.Close()
+	path := filepath.Join(home, store.FileName)
+	backup, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m = mustOpen(t, home)
+	if _, err := m.Trust.Remove(context.Background(), peer, false); err != nil {
+		t.Fatal(err)
+	}
+	m.Close()
+	if err := os.WriteFile(path, backup, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(t, home); mesh.AsError(err) == nil || mesh.AsError(err).Rule != "state.latest" {
+		t.Fatalf("a state in which a removed peer is trusted: %v, want it refused by state.latest", err)
+	}
+	m, err = open(t, home, func(c *Config) { c.OldState = true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	s, err := (&api{m: m}).Status(context.Background())
+	if err != nil || m.Store.Incarnation() == inc || len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "--old-state") {
+		t.Errorf("accepted with the incarnation %x (was %x), warnings %q, %v", m.Store.Incarnation(), inc, s.Warnings, err)
+	}
+}
+
 // A removal that a crash cut short is carried through at the next start.
 func TestRemovalIsResumed(t *testing.T) {
 	home := shortDir(t)

@@ -33,7 +33,7 @@ func (a *api) where(ref string) (mesh.PeerID, error) {
 		return g.Peer, err
 	}
 	var hosts []trust.Grant
-	for _, g := range a.n.m.Trust.All() {
+	for _, g := range a.n.m.Trust.Live() {
 		if !g.Allow.Has(trust.Route) { // gateways run no workloads
 			hosts = append(hosts, g)
 		}

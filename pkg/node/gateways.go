@@ -132,7 +132,7 @@ func (g *gateways) trusted() []trust.Grant {
 	if _, locked := g.n.m.Trust.Locked(); locked {
 		return nil
 	}
-	return slices.DeleteFunc(g.n.m.Trust.All(), func(t trust.Grant) bool { return !t.Allow.Has(trust.Route) })
+	return slices.DeleteFunc(g.n.m.Trust.Live(), func(t trust.Grant) bool { return !t.Allow.Has(trust.Route) })
 }
 
 // find resolves what a publication calls its gateway: a name, an ID, or nothing

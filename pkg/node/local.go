@@ -86,7 +86,7 @@ func (n *Node) grantOf(who mesh.PeerID, g trust.Grant) trust.Grant {
 		return g
 	}
 	r := n.cfg.Lend.Resources
-	return trust.Grant{Peer: who, Name: "self", Allow: trust.Deploy, Quota: trust.Quota{Workloads: n.cfg.Lend.Workloads, Resources: r}}
+	return trust.Grant{Peer: who, Name: "self", Allow: trust.Deploy, Quota: trust.Unbounded(n.cfg.Lend.Workloads, r)}
 }
 
 // deploy accepts a workload, or refuses it by form, grant or policy.

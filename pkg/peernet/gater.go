@@ -35,11 +35,14 @@ func (g *gater) InterceptAddrDial(p mesh.PeerID, _ ma.Multiaddr) bool { return g
 // connections may be in this state.
 func (g *gater) InterceptAccept(network.ConnMultiaddrs) bool { return true }
 
-func (g *gater) InterceptSecured(dir network.Direction, p mesh.PeerID, _ network.ConnMultiaddrs) bool {
+func (g *gater) InterceptSecured(dir network.Direction, p mesh.PeerID, at network.ConnMultiaddrs) bool {
 	if dir == network.DirOutbound {
 		return g.mayDial(p)
 	}
-	return g.allowed(p) || p != "" && p != g.self() && g.guests.mayKnock()
+	if g.allowed(p) {
+		return true
+	}
+	return p != "" && p != g.self() && at != nil && g.guests.mayKnock(at.RemoteMultiaddr())
 }
 
 func (g *gater) InterceptUpgraded(c network.Conn) (bool, control.DisconnectReason) {

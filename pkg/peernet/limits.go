@@ -6,6 +6,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"peercompute/pkg/mesh"
 )
 
 // The bounds of a node. A trusted peer may hold many streams (one per proxied
@@ -20,7 +22,7 @@ const (
 	maxMemoryPerPeer = 512 << 20
 )
 
-func newResourceManager() (network.ResourceManager, error) {
+func newResourceManager(allowed func(mesh.PeerID) bool) (network.ResourceManager, error) {
 	cfg := rcmgr.PartialLimitConfig{
 		System: rcmgr.ResourceLimits{
 			Conns: maxConns, ConnsInbound: maxConns, ConnsOutbound: maxConns, FD: maxConns,
@@ -47,11 +49,49 @@ func newResourceManager() (network.ResourceManager, error) {
 		Stream: rcmgr.ResourceLimits{Streams: 1, StreamsInbound: 1, StreamsOutbound: 1, Memory: 32 << 20},
 	}
 	limits := cfg.Build(rcmgr.DefaultLimits.AutoScale())
-	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(limits),
+	return rcmgr.NewResourceManager(byTrust{rcmgr.NewFixedLimiter(limits), allowed},
 		rcmgr.WithMetricsDisabled(),
 		rcmgr.WithLimitPerSubnet(
 			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: maxTransient}},
 			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: maxTransient}}))
+}
+
+// byTrust gives a peer that is not trusted little. Trust is asked at each use, so
+// that a guest that became a peer is limited like one on the same connection.
+type byTrust struct {
+	rcmgr.Limiter
+	allowed func(mesh.PeerID) bool
+}
+
+func (l byTrust) GetPeerLimits(p mesh.PeerID) rcmgr.Limit {
+	return peerLimit{l.Limiter.GetPeerLimits(p), p, l.allowed}
+}
+
+type peerLimit struct {
+	rcmgr.Limit
+	peer    mesh.PeerID
+	allowed func(mesh.PeerID) bool
+}
+
+func (l peerLimit) GetStreamLimit(d network.Direction) int {
+	if l.allowed(l.peer) {
+		return l.Limit.GetStreamLimit(d)
+	}
+	return guestStreams
+}
+
+func (l peerLimit) GetStreamTotalLimit() int {
+	if l.allowed(l.peer) {
+		return l.Limit.GetStreamTotalLimit()
+	}
+	return guestStreams
+}
+
+func (l peerLimit) GetMemoryLimit() int64 {
+	if l.allowed(l.peer) {
+		return l.Limit.GetMemoryLimit()
+	}
+	return guestMemory
 }
 
 // tcpFirst dials TCP before QUIC: on one connection TCP with TLS moves several

@@ -44,7 +44,7 @@ type Config struct {
 	Listen    []string       // multiaddrs; empty = do not listen
 	Gate      Gate
 	Log       *slog.Logger
-	Expecting func() bool             // whether strangers may knock now (see HandleGuest); nil = never
+	Expecting func() bool             // whether strangers may come in as guests now (see HandleGuest); nil = never
 	OnConnect func(mesh.PeerID, bool) // a peer's first connection came (true) or last went (false); must not block
 }
 
@@ -79,9 +79,9 @@ func New(cfg Config) (*Net, error) {
 		}
 		n.listen = append(n.listen, a)
 	}
-	n.guests = newGuests(cfg.Expecting)
+	n.guests = newGuests(cfg.Expecting, cfg.Gate.Allowed)
 	n.gater = &gater{gate: cfg.Gate, guests: n.guests, self: func() mesh.PeerID { return n.host.ID() }}
-	limiter, err := newResourceManager()
+	limiter, err := newResourceManager(cfg.Gate.Allowed)
 	if err != nil {
 		return nil, fmt.Errorf("cannot build the resource manager: %w", err)
 	}
@@ -113,7 +113,9 @@ func New(cfg Config) (*Net, error) {
 	n.host = h
 	h.Network().Notify(&network.NotifyBundle{
 		ConnectedF: func(_ network.Network, c network.Conn) {
-			// Trust may have been withdrawn while the connection was being set up.
+			// Trust may have been withdrawn while the connection was being set up. It is
+			// registered by now: a removal from here on finds and closes it, and of one
+			// before this sees the answer.
 			if !cfg.Gate.Allowed(c.RemotePeer()) {
 				n.arrived(c)
 				return
@@ -121,6 +123,7 @@ func New(cfg Config) (*Net, error) {
 			n.notify(c.RemotePeer(), true)
 		},
 		DisconnectedF: func(nw network.Network, c network.Conn) {
+			n.guests.left(c)
 			if nw.Connectedness(c.RemotePeer()) != network.Connected {
 				n.notify(c.RemotePeer(), false)
 			}
@@ -273,6 +276,12 @@ func (n *Net) Open(ctx context.Context, p mesh.PeerID, proto string) (*Stream, e
 	if err != nil {
 		return nil, dialError(ctx, p, err)
 	}
+	// A peer that was removed meanwhile may be back as a guest, on a connection that
+	// the removal did not see.
+	if !n.cfg.Gate.Allowed(p) {
+		_ = s.Reset()
+		return nil, mesh.Errorf(mesh.Untrusted, "peer %s is not on this machine's trust list", short(p))
+	}
 	return &Stream{Stream: s}, nil
 }
 
@@ -353,14 +362,19 @@ func (n *Net) untrack(s *Stream) {
 // Disconnect resets every stream of p, cancels their handlers and closes its
 // connections. The gate must refuse p already.
 func (n *Net) Disconnect(p mesh.PeerID) error {
-	n.mu.Lock()
-	for s := range n.cancels[p] {
-		s.Reset()
-	}
-	n.mu.Unlock()
+	n.reset(p)
 	err := n.host.Network().ClosePeer(p)
 	n.host.Peerstore().ClearAddrs(p)
 	return err
+}
+
+// reset ends what handlers do for p.
+func (n *Net) reset(p mesh.PeerID) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for s := range n.cancels[p] {
+		s.Reset()
+	}
 }
 
 // Stream is one bidirectional stream to a peer. It is a net.Conn.

@@ -278,7 +278,7 @@ func TestGuestsReachOnlyWhatIsForThem(t *testing.T) {
 	gate := &gateOf{}
 	server := startExpecting(t, 1, gate, open.Load, onTCP)
 	server.Handle(echo, func(context.Context, *Stream) { inside.Add(1) })
-	server.HandleGuest(door, func(_ context.Context, s *Stream) { _, _ = s.Write([]byte("k")) })
+	server.HandleGuest(door, open.Load, func(_ context.Context, s *Stream) { _, _ = s.Write([]byte("k")) })
 	stranger := start(t, 2, &gateOf{})
 	knock := func(proto string) error {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -322,7 +322,8 @@ func TestGuestsAreFew(t *testing.T) {
 	server := startExpecting(t, 1, &gateOf{}, func() bool { return true }, onTCP)
 	server.guests.knocks.SetBurst(1000)
 	server.guests.knocks.SetLimit(1000)
-	server.HandleGuest(door, func(ctx context.Context, s *Stream) { _, _ = s.Write([]byte("k")); <-ctx.Done() })
+	server.guests.addrRate, server.guests.burst, server.guests.perAddr = 1000, 1000, 1000
+	server.HandleGuest(door, func() bool { return true }, func(ctx context.Context, s *Stream) { _, _ = s.Write([]byte("k")); <-ctx.Done() })
 	in := 0
 	for i := range maxGuests + 6 {
 		stranger := start(t, byte(40+i), &gateOf{})

@@ -6,17 +6,12 @@ package store
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
-	"time"
 
 	bolt "go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
 
 	"peercompute/pkg/mesh"
 )
@@ -67,7 +62,10 @@ var (
 type Store struct {
 	db          *bolt.DB
 	incarnation [16]byte
-	from        int // the version that the file had; 0 = it was new
+	from        int     // the version that the file had; 0 = it was new
+	old         error   // why it is not the latest, where that was accepted
+	mark        *mark   // says which transaction was the last
+	sum         summing // of what the file holds; the writer's
 
 	queue  chan *update
 	stop   chan struct{}
@@ -79,74 +77,15 @@ type Store struct {
 }
 
 // Tx is one transaction. It is valid only inside the function it was given to.
-type Tx struct{ tx *bolt.Tx }
+type Tx struct {
+	tx  *bolt.Tx
+	sum *summing // nil = read only
+}
 
 type update struct {
 	fn   func(*Tx) error
 	err  error
 	done chan struct{}
-}
-
-// Create makes a new state file. It fails with fs.ErrExist if there is one.
-func Create(path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
-	}
-	return f.Close()
-}
-
-// Open opens the state file, creating its tables when it is new, and locks it
-// against other processes. It refuses a file of a newer version.
-func Open(path string) (*Store, error) {
-	db, err := bolt.Open(path, 0o600, &bolt.Options{Timeout: time.Second, FreelistType: bolt.FreelistMapType, NoFreelistSync: true})
-	if err != nil {
-		if errors.Is(err, berrors.ErrTimeout) {
-			return nil, mesh.Errorf(mesh.Conflict, "the state file %s is in use by another process", path).
-				WithHint("is peerd running already with this home?")
-		}
-		return nil, mesh.Errorf(mesh.Invalid, "the state file %s cannot be opened", path).
-			WithHint("it is damaged or not ours; restore it from a backup").Because(err)
-	}
-	s := &Store{db: db, queue: make(chan *update), stop: make(chan struct{}), done: make(chan struct{}), failed: make(chan struct{})}
-	if err := db.Update(s.init); err != nil {
-		db.Close()
-		var me *mesh.Error
-		if errors.As(err, &me) {
-			return nil, me
-		}
-		return nil, fmt.Errorf("cannot prepare the state file %s: %w", path, err)
-	}
-	go s.write()
-	return s, nil
-}
-
-func (s *Store) init(tx *bolt.Tx) error {
-	meta := tx.Bucket([]byte(Meta))
-	fresh := meta == nil
-	if !fresh {
-		var err error
-		if s.from, err = migrate(tx, meta); err != nil {
-			return err
-		}
-		if len(meta.Get(keyIncarnation)) != len(s.incarnation) {
-			return mesh.Errorf(mesh.Invalid, "the state file has no incarnation").WithHint("it is damaged; restore it from a backup")
-		}
-	}
-	for _, b := range buckets {
-		if _, err := tx.CreateBucketIfNotExists([]byte(b)); err != nil {
-			return err
-		}
-	}
-	meta = tx.Bucket([]byte(Meta))
-	if fresh {
-		rand.Read(s.incarnation[:])
-		if err := meta.Put(keyIncarnation, s.incarnation[:]); err != nil {
-			return err
-		}
-	}
-	copy(s.incarnation[:], meta.Get(keyIncarnation))
-	return meta.Put(keyVersion, binary.BigEndian.AppendUint64(nil, uint64(Version)))
 }
 
 // Incarnation names this life of the state file: a lost file comes back with
@@ -159,16 +98,19 @@ func (s *Store) From() int { return s.from }
 // Bind ties the file to a node. The first call records the ID; later ones fail
 // with mesh.Conflict if the file belongs to another node.
 func (s *Store) Bind(ctx context.Context, id mesh.PeerID) error {
-	return s.Update(ctx, func(tx *Tx) error {
-		switch have := tx.Get(Meta, keyNode); {
-		case have == nil:
-			return tx.Put(Meta, keyNode, []byte(id))
-		case string(have) != string(id):
+	bound := false
+	err := s.View(func(tx *Tx) error {
+		have := tx.Get(Meta, keyNode)
+		if bound = have != nil; bound && string(have) != string(id) {
 			return mesh.Errorf(mesh.Conflict, "the state file belongs to node %s, the key to node %s", mesh.PeerID(have), id).
 				WithHint("put back the key and state file that belong together")
 		}
 		return nil
 	})
+	if err != nil || bound {
+		return err
+	}
+	return s.Update(ctx, func(tx *Tx) error { return tx.Put(Meta, keyNode, []byte(id)) })
 }
 
 // Bound reports whether the file is tied to a node yet.
@@ -192,12 +134,12 @@ func (s *Store) Err() error {
 func (s *Store) Close() error {
 	close(s.stop)
 	<-s.done
-	return s.db.Close()
+	return errors.Join(s.db.Close(), s.mark.close())
 }
 
 // View runs fn on a snapshot.
 func (s *Store) View(fn func(*Tx) error) error {
-	return s.db.View(func(tx *bolt.Tx) error { return fn(&Tx{tx}) })
+	return s.db.View(func(tx *bolt.Tx) error { return fn(&Tx{tx: tx}) })
 }
 
 // maxGroup bounds how many updates share one fsync.
@@ -254,13 +196,18 @@ func (errFn) Error() string { return "refused by its function" }
 
 func (s *Store) commit(group []*update) {
 	for len(group) > 0 {
+		next, txid := s.sum, uint64(0)
 		err := s.db.Update(func(tx *bolt.Tx) error {
+			txid = uint64(tx.ID())
 			for i, u := range group {
-				if u.err = u.fn(&Tx{tx}); u.err != nil {
+				if u.err = u.fn(&Tx{tx, &next}); u.err != nil {
 					return errFn{i}
 				}
 			}
-			return nil
+			if next.sum == s.sum.sum {
+				return nil
+			}
+			return next.save(tx)
 		})
 		var refused errFn
 		switch {
@@ -269,9 +216,16 @@ func (s *Store) commit(group []*update) {
 			close(group[refused.at].done)
 			group = append(group[:refused.at:refused.at], group[refused.at+1:]...)
 			continue
+		case full(err) && s.last() == txid-1:
+			err = withoutSpace(err) // nothing of it is in the file
 		case err != nil:
 			s.fail(err)
 			err = s.writeError()
+		default:
+			s.sum = next
+			if err := s.mark.set(txid); err != nil && !full(err) {
+				s.fail(err) // what is committed is acknowledged, and nothing after it
+			}
 		}
 		for _, u := range group {
 			u.err = err
@@ -279,6 +233,14 @@ func (s *Store) commit(group []*update) {
 		}
 		return
 	}
+}
+
+// last is the last transaction that is in the file.
+func (s *Store) last() (txid uint64) {
+	if s.db.View(func(tx *bolt.Tx) error { txid = uint64(tx.ID()); return nil }) != nil {
+		return 0
+	}
+	return txid
 }
 
 func (s *Store) fail(err error) {
@@ -300,19 +262,36 @@ func (t *Tx) Get(b Bucket, key []byte) []byte { return t.tx.Bucket([]byte(b)).Ge
 
 // Put sets a key.
 func (t *Tx) Put(b Bucket, key, value []byte) error {
-	return t.tx.Bucket([]byte(b)).Put(key, value)
+	to := t.tx.Bucket([]byte(b))
+	return t.change(func() { t.sum.replace(to, b, key, value, false) }, func() error { return to.Put(key, value) })
 }
 
 // Append is Put for a key greater than all others, in a bucket that only grows at
 // its end: its pages are filled up instead of being left half empty.
 func (t *Tx) Append(b Bucket, key, value []byte) error {
-	to := t.tx.Bucket([]byte(b))
-	to.FillPercent = 1
-	return to.Put(key, value)
+	t.tx.Bucket([]byte(b)).FillPercent = 1
+	return t.Put(b, key, value)
 }
 
 // Delete removes a key; one that is not there is no error.
-func (t *Tx) Delete(b Bucket, key []byte) error { return t.tx.Bucket([]byte(b)).Delete(key) }
+func (t *Tx) Delete(b Bucket, key []byte) error {
+	from := t.tx.Bucket([]byte(b))
+	return t.change(func() { t.sum.replace(from, b, key, nil, true) }, func() error { return from.Delete(key) })
+}
+
+// change makes a change and accounts for it, or neither.
+func (t *Tx) change(account func(), do func() error) error {
+	if t.sum == nil {
+		return do() // refused: the transaction only reads
+	}
+	before := t.sum.sum
+	account()
+	err := do()
+	if err != nil {
+		t.sum.sum = before
+	}
+	return err
+}
 
 // GetJSON decodes the value of a key into v and reports whether there was one.
 func (t *Tx) GetJSON(b Bucket, key []byte, v any) (bool, error) {

@@ -76,24 +76,6 @@ func (a *Allow) UnmarshalJSON(b []byte) error {
 	return err
 }
 
-// Quota bounds what a peer may use. Zero means nothing of it.
-type Quota struct {
-	Workloads int            `json:"workloads"`
-	Resources mesh.Resources `json:"resources"` // sums over its workloads; PIDs and Fuel are per workload
-	Names     int            `json:"names"`
-	Requests  int            `json:"requests"` // a minute
-}
-
-// DefaultQuota is what a new grant gets where the owner says nothing.
-func DefaultQuota() Quota {
-	return Quota{
-		Workloads: 10,
-		Resources: mesh.Resources{MilliCPU: 2000, Memory: 2 << 30, Disk: 2 << 30, PIDs: 512, Fuel: 1_000_000_000_000},
-		Names:     10,
-		Requests:  600,
-	}
-}
-
 // Grant is one peer on the trust list. The zero value denies everything.
 type Grant struct {
 	Peer  mesh.PeerID `json:"peer"`
@@ -102,6 +84,15 @@ type Grant struct {
 	Allow Allow       `json:"allow"`
 	Quota Quota       `json:"quota"`
 	Added time.Time   `json:"added"`
+	// Until is when the grant ends; zero = never. From then on it denies, and the
+	// entry stays so that it can be renewed.
+	Until time.Time `json:"until,omitzero"`
+	Ended bool      `json:"ended,omitempty"` // it ended for good: no clock brings it back
+}
+
+// Expired reports whether the grant has ended at now.
+func (g Grant) Expired(now time.Time) bool {
+	return g.Ended || !g.Until.IsZero() && !now.Before(g.Until)
 }
 
 func (g Grant) validate() error {
@@ -109,10 +100,7 @@ func (g Grant) validate() error {
 	if !mesh.ValidLabel(g.Name) || g.Name == "self" {
 		bad = append(bad, fmt.Sprintf("%q cannot be a peer's name (a-z, 0-9, inner -, at most %d characters, not \"self\")", g.Name, mesh.MaxName))
 	}
-	q := g.Quota
-	if q.Workloads < 0 || q.Names < 0 || q.Requests < 0 || q.Resources.MilliCPU < 0 || q.Resources.Memory < 0 || q.Resources.Disk < 0 {
-		bad = append(bad, "quotas cannot be negative")
-	}
+	bad = append(bad, g.Quota.problems()...)
 	if g.Allow&^allAllows != 0 {
 		bad = append(bad, "unknown permissions")
 	}

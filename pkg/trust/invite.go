@@ -28,6 +28,18 @@ type Invite struct {
 	Allow   Allow     `json:"allow"`
 	Quota   Quota     `json:"quota"`
 	Name    string    `json:"name,omitempty"` // for the one who joins; empty = as it calls itself
+	Until   time.Time `json:"until,omitzero"` // when what it grants ends; zero = never
+	Made    time.Time `json:"made,omitzero"`
+}
+
+// madeSlack is how far a clock may be set back without voiding invites: it is
+// corrected by a little all the time.
+const madeSlack = 5 * time.Minute
+
+// usable reports whether the invite can be used at now. A clock that was set back
+// since it was made gives it no longer life: one from the future counts as expired.
+func (i Invite) usable(now time.Time) bool {
+	return i.Uses > 0 && now.Before(i.Expires) && !now.Before(i.Made.Add(-madeSlack)) && i.Expires.Sub(now) <= MaxInviteTTL+madeSlack
 }
 
 // Invite opens an invite.
@@ -41,6 +53,7 @@ func (l *List) Invite(ctx context.Context, i Invite) (Invite, error) {
 	case i.Name != "" && i.Uses > 1:
 		return i, mesh.Errorf(mesh.Invalid, "an invite for several cannot name the one who joins")
 	}
+	i.Quota.Form, i.Made = quotaForm, now.UTC()
 	if err := (Grant{Name: "x" + i.Name, Allow: i.Allow, Quota: i.Quota}).validate(); err != nil {
 		return i, err
 	}
@@ -74,7 +87,7 @@ func openInvites(tx *store.Tx, now time.Time) ([]Invite, error) {
 		if _, err := tx.GetJSON(store.Invites, k, &i); err != nil {
 			return false, err
 		}
-		if i.Uses < 1 || !now.Before(i.Expires) {
+		if !i.usable(now) {
 			dead = append(dead, string(k))
 		} else {
 			live = append(live, i)
@@ -92,11 +105,13 @@ func openInvites(tx *store.Tx, now time.Time) ([]Invite, error) {
 // Invites lists the open ones, the next to expire first.
 func (l *List) Invites() ([]Invite, error) {
 	var out []Invite
+	now := l.now()
 	err := l.store.View(func(tx *store.Tx) error {
 		return tx.Each(store.Invites, nil, func(k, _ []byte) (bool, error) {
 			var i Invite
 			_, err := tx.GetJSON(store.Invites, k, &i)
-			if i.Uses > 0 && l.now().Before(i.Expires) {
+			if i.usable(now) {
+				i.Quota = i.Quota.upgraded()
 				out = append(out, i)
 			}
 			return true, err
@@ -124,20 +139,24 @@ func (l *List) Withdraw(ctx context.Context, id string) error {
 func (l *List) Expecting() bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return l.locked == nil && l.now().Before(l.expecting)
+	now := l.now()
+	return l.locked == nil && now.Before(l.expecting[1]) && !now.Before(l.expecting[0])
 }
 
-// noteInvites remembers until when some invite is open.
+// noteInvites remembers from when until when some invite is open.
 func (l *List) noteInvites() {
 	all, err := l.Invites()
-	var until time.Time
-	for _, i := range all {
-		if err == nil && i.Expires.After(until) {
-			until = i.Expires
+	var open [2]time.Time
+	for n, i := range all {
+		if err == nil && i.Expires.After(open[1]) {
+			open[1] = i.Expires
+		}
+		if from := i.Made.Add(-madeSlack); err == nil && (n == 0 || from.Before(open[0])) {
+			open[0] = from
 		}
 	}
 	l.mu.Lock()
-	l.expecting = until
+	l.expecting = open
 	l.mu.Unlock()
 }
 
@@ -163,9 +182,14 @@ func (l *List) Redeem(ctx context.Context, p mesh.PeerID, name string, addrs []s
 	if _, locked := l.Locked(); locked {
 		return Grant{}, secret, mesh.Errorf(mesh.Denied, "this machine is locked down").WithRule("lockdown")
 	}
-	g, known := l.Get(p)
-	if !known {
-		g = Grant{Peer: p, Added: l.now().UTC(), Quota: used.Quota}
+	g, known := l.Entry(p)
+	switch now := l.now(); {
+	case !known:
+		g = Grant{Peer: p, Added: now.UTC(), Quota: used.Quota, Until: used.Until}
+	case g.Expired(now): // it is renewed, with what the invite grants
+		g.Allow, g.Quota, g.Until, g.Ended = 0, used.Quota, used.Until, false
+	case used.Until.IsZero() || !g.Until.IsZero() && g.Until.Before(used.Until):
+		g.Until = used.Until
 	}
 	g.Name = l.nameFor(g, used.Name, name)
 	g.Allow |= used.Allow

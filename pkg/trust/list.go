@@ -27,8 +27,8 @@ type List struct {
 	mu        sync.RWMutex
 	grants    map[mesh.PeerID]Grant
 	head      head
-	expecting time.Time // until when some invite is open
-	locked    *Lockdown // nil = the list counts
+	expecting [2]time.Time // from when until when some invite is open
+	locked    *Lockdown    // nil = the list counts
 }
 
 // Open replays the trust log. It fails if the log is damaged.
@@ -54,16 +54,38 @@ func (l *List) Allowed(p mesh.PeerID) bool {
 	return ok
 }
 
-// Get returns p's grant; the zero Grant, which denies, if there is none or the
-// node is locked down.
+// Get returns p's grant; the zero Grant, which denies, if there is none, it has
+// ended, or the node is locked down.
 func (l *List) Get(p mesh.PeerID) (Grant, bool) {
+	now := l.now()
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	if l.locked != nil {
+	g, ok := l.grants[p]
+	if !ok || l.locked != nil || g.Expired(now) {
 		return Grant{}, false
 	}
+	return g, true
+}
+
+// Entry returns what is written about p, whether it counts now or not: for those
+// who change it, not for those who decide by it.
+func (l *List) Entry(p mesh.PeerID) (Grant, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
 	g, ok := l.grants[p]
 	return g, ok
+}
+
+// Ended returns p's grant if it is on the list and has ended.
+func (l *List) Ended(p mesh.PeerID) (Grant, bool) {
+	g, ok := l.Entry(p)
+	return g, ok && g.Expired(l.now())
+}
+
+// Live returns the grants that have not ended, sorted by name.
+func (l *List) Live() []Grant {
+	now := l.now()
+	return slices.DeleteFunc(l.All(), func(g Grant) bool { return g.Expired(now) })
 }
 
 // All returns every grant, sorted by name.
@@ -122,6 +144,7 @@ func (l *List) Put(ctx context.Context, g Grant) error {
 
 // put is Put with something more in the same transaction; writing is held.
 func (l *List) put(ctx context.Context, g Grant, also func(*store.Tx) error) error {
+	g.Quota.Form = quotaForm
 	if err := g.validate(); err != nil {
 		return err
 	}

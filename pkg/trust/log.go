@@ -75,6 +75,7 @@ func replay(tx *store.Tx) (map[mesh.PeerID]Grant, head, error) {
 		at = head{e.Seq, e.Hash}
 		switch e.Op {
 		case opPut:
+			e.Grant.Quota = e.Grant.Quota.upgraded() // after its hash was checked
 			grants[e.Grant.Peer] = e.Grant
 		case opRemove:
 			delete(grants, e.Grant.Peer)

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -82,7 +83,7 @@ func TestLifeOfAGrant(t *testing.T) {
 	f.put(2, "bob", Route)
 	f.reopen()
 	g, ok := f.Get(alice)
-	if !ok || g.Allow != Deploy|Observe || g.Quota != DefaultQuota() {
+	if !ok || g.Allow != Deploy|Observe || !reflect.DeepEqual(g.Quota, DefaultQuota()) {
 		t.Fatalf("after a restart alice has %+v, %t", g, ok)
 	}
 	if _, err := f.Remove(context.Background(), alice, false); err != nil {

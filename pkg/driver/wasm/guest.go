@@ -16,6 +16,8 @@ import (
 	"github.com/tetratelabs/wazero/sys"
 
 	"peercompute/pkg/driver"
+	"peercompute/pkg/driver/wasm/internal/scratch"
+	"peercompute/pkg/driver/wasm/internal/wasi"
 	"peercompute/pkg/mesh"
 )
 
@@ -32,6 +34,8 @@ type instance struct {
 	stdin          io.Reader // of the outside; a job's *input otherwise
 	stdout, stderr io.Writer
 	memory         int64 // bytes
+	scratch        int64 // bytes of its private directory; 0 = none
+	wall           bool  // its wall clock is the true one
 	meter          *meter
 	shared         *budget
 	now            *atomic.Int64 // bytes in use by all instances of the run
@@ -48,10 +52,13 @@ type outcome struct {
 // returns soon after in.meter's context has ended.
 func (m *module) run(in instance) (out outcome) {
 	mem := &linear{limit: in.memory, image: m.image, shared: in.shared, now: in.now}
-	start := time.Now()
-	in.meter.resumed = start
-	ctx := experimental.WithMemoryAllocator(withMeter(in.meter.ctx, in.meter), mem)
-	err := m.call(ctx, in, start)
+	in.meter.resumed = time.Now()
+	g, err := in.guest()
+	if err == nil {
+		ctx := experimental.WithMemoryAllocator(wasi.With(withMeter(in.meter.ctx, in.meter), g), mem)
+		err = m.call(ctx, in.meter)
+		g.Close()
+	}
 	in.meter.pause()
 	if in.meter.stopped == nil && !in.meter.within() {
 		in.meter.stopped = errFuel // it ended before it noticed
@@ -64,7 +71,7 @@ func (m *module) run(in instance) (out outcome) {
 	return out
 }
 
-func (m *module) call(ctx context.Context, in instance, start time.Time) (err error) {
+func (m *module) call(ctx context.Context, meter *meter) (err error) {
 	defer func() {
 		// wazero turns what goes wrong in a guest into an error; this is for what
 		// goes wrong in making one.
@@ -75,53 +82,77 @@ func (m *module) call(ctx context.Context, in instance, start time.Time) (err er
 			}
 		}
 	}()
-	mod, err := m.runtime.InstantiateModule(ctx, m.compiled, in.moduleConfig(start))
+	mod, err := m.runtime.InstantiateModule(ctx, m.compiled, blank)
 	if err != nil {
 		return err
 	}
 	defer mod.Close(ctx)
-	in.meter.attach(mod)
+	meter.Attach(mod)
 	_, err = mod.ExportedFunction(startFunction).Call(ctx)
 	return err
 }
 
-// moduleConfig is all that a guest gets: what is not named here does not exist for it.
-func (in *instance) moduleConfig(start time.Time) wazero.ModuleConfig {
+// blank makes instances that get nothing from wazero: what a guest has, package
+// wasi gives it. _start is called by call.
+var blank = wazero.NewModuleConfig().WithName("").WithStartFunctions()
+
+// guest is all that an instance gets: what is not named here does not exist for it.
+func (in *instance) guest() (*wasi.Guest, error) {
 	stdin := in.stdin
 	if _, ok := stdin.(*input); !ok {
 		stdin = waitingReader{stdin, in.meter}
 	}
-	random, nanotime := in.world(start)
-	c := wazero.NewModuleConfig().
-		WithName("").         // many instances of one module at once
-		WithStartFunctions(). // _start is called by call
-		WithArgs(append([]string{in.name}, in.args...)...).
-		WithStdin(stdin).
-		WithStdout(waitingWriter{in.stdout, in.meter}).
-		WithStderr(waitingWriter{in.stderr, in.meter}).
-		WithRandSource(random).
-		WithNanotime(func() int64 { return int64(nanotime()) + 1 }, sys.ClockResolution(time.Microsecond)).
-		WithWalltime(func() (int64, int32) {
-			d := nanotime()
-			return Epoch + int64(d/time.Second), int32(d % time.Second)
-		}, sys.ClockResolution(time.Microsecond)).
-		WithNanosleep(in.meter.nanosleep).
-		WithOsyield(in.meter.check)
-	for _, kv := range in.env {
-		if k, v, ok := strings.Cut(kv, "="); ok {
-			c = c.WithEnv(k, v)
-		}
+	random, clock := in.world()
+	monotonic := func() int64 { return int64(clock()) + 1 }
+	g := &wasi.Guest{
+		Args: append([]string{in.name}, in.args...), Env: unique(in.env),
+		Stdin: stdin, Stdout: waitingWriter{in.stdout, in.meter}, Stderr: waitingWriter{in.stderr, in.meter},
+		Random: random, Meter: in.meter, Monotonic: monotonic,
+		Wall: func() int64 { return Epoch*int64(time.Second) + monotonic() },
 	}
-	return c
+	if in.wall {
+		g.Wall = func() int64 { return time.Now().UnixNano() }
+	}
+	if in.scratch > 0 {
+		fs, err := scratch.New(scratch.Config{Bytes: in.scratch, Reserve: in.shared.reserve, Release: in.shared.release, Now: func() int64 { return g.Wall() }})
+		if err != nil {
+			return nil, err
+		}
+		if e := fs.Mkdir(fs.Root(), "tmp"); e != 0 { // where programs look for it
+			return nil, e
+		}
+		g.Scratch = fs
+	}
+	return g, nil
+}
+
+// unique leaves the last of several entries with the same key.
+func unique(env []string) []string {
+	at := make(map[string]int, len(env))
+	out := make([]string, 0, len(env))
+	for _, kv := range env {
+		k, _, ok := strings.Cut(kv, "=")
+		if !ok {
+			continue
+		}
+		if i, again := at[k]; again {
+			out[i] = kv
+			continue
+		}
+		at[k] = len(out)
+		out = append(out, kv)
+	}
+	return out
 }
 
 // world is where an instance's random bytes and time come from: of a run that can
 // be repeated, its seed and its own progress; else this machine.
-func (in *instance) world(start time.Time) (io.Reader, func() time.Duration) {
+func (in *instance) world() (random io.Reader, clock func() time.Duration) {
 	if in.seed == nil {
-		return random{crand.Reader, in.meter}, func() time.Duration { return time.Since(start) }
+		start := time.Now()
+		return crand.Reader, func() time.Duration { return time.Since(start) }
 	}
-	return random{mrand.NewChaCha8(*in.seed), in.meter}, in.meter.virtual
+	return mrand.NewChaCha8(*in.seed), in.meter.virtual
 }
 
 // judge turns the end of a guest into an Exit.

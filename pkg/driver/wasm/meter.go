@@ -45,8 +45,8 @@ func newMeter(ctx context.Context, deadline time.Time, p *pace, budget uint64) *
 	return &meter{ctx: ctx, deadline: deadline, pace: p, fuel: fuel.NewMeter(budget)}
 }
 
-// attach finds the counter of the instance.
-func (m *meter) attach(mod api.Module) {
+// Attach finds the counter of the instance.
+func (m *meter) Attach(mod api.Module) {
 	if m.counter == nil {
 		m.counter = mod.ExportedGlobal(fuel.CounterExport).(api.MutableGlobal)
 	}
@@ -55,13 +55,22 @@ func (m *meter) attach(mod api.Module) {
 // refill grants the next slice of the budget, about a million units. It unwinds
 // the guest if there is none, or if the guest must end.
 func (m *meter) refill() {
-	m.check()
+	m.Check()
 	left, err := m.fuel.Refill(int64(m.counter.Get()))
 	if err != nil {
 		m.interrupt(errFuel)
 	}
 	m.counter.Set(uint64(left))
 	m.yield()
+}
+
+// Charge takes fuel for what the host is about to do for the guest.
+func (m *meter) Charge(units uint64) {
+	left, err := m.fuel.Charge(int64(m.counter.Get()), units)
+	if err != nil {
+		m.interrupt(errFuel)
+	}
+	m.counter.Set(uint64(left))
 }
 
 // within reports whether the guest has kept to its budget. It may have used more
@@ -81,8 +90,8 @@ func (m *meter) used() uint64 {
 	return m.fuel.Used(int64(m.counter.Get()))
 }
 
-// check unwinds the guest if it must end.
-func (m *meter) check() {
+// Check unwinds the guest if it must end.
+func (m *meter) Check() {
 	select {
 	case <-m.ctx.Done():
 		m.interrupt(context.Cause(m.ctx))
@@ -107,20 +116,21 @@ func (m *meter) yield() {
 	ran := now.Sub(m.resumed)
 	m.cpu += ran
 	if wait := m.pace.spend(ran); wait > 0 {
-		m.sleep(wait)
+		m.sleep(wait, nil)
 	} else {
 		runtime.Gosched()
 	}
 	m.resumed = time.Now()
 }
 
-// nanosleep is the guest's sleep. It ends early with the guest's time.
-func (m *meter) nanosleep(ns int64) {
+// Wait is a wait of the guest's: for d, if that is not below zero, or until it is
+// woken. It ends early with the guest's time.
+func (m *meter) Wait(d time.Duration, wake <-chan struct{}) {
 	m.pause()
-	m.slept += min(time.Duration(max(0, ns)), maxSlept-m.slept)
-	m.sleep(time.Duration(ns))
+	m.slept += min(max(0, d), maxSlept-m.slept)
+	m.sleep(d, wake)
 	m.resume()
-	m.check()
+	m.Check()
 }
 
 // maxSlept keeps the virtual clock from running over.
@@ -132,15 +142,20 @@ func (m *meter) virtual() time.Duration {
 	return time.Duration(min(m.used(), uint64(maxSlept))) + m.slept
 }
 
-func (m *meter) sleep(d time.Duration) {
-	if d <= 0 {
+func (m *meter) sleep(d time.Duration, wake <-chan struct{}) {
+	if d == 0 {
 		runtime.Gosched()
 		return
 	}
-	t := time.NewTimer(d)
-	defer t.Stop()
+	var over <-chan time.Time
+	if d > 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		over = t.C
+	}
 	select {
-	case <-t.C:
+	case <-over:
+	case <-wake:
 	case <-m.ctx.Done():
 	}
 }
@@ -160,7 +175,7 @@ func (w waitingReader) Read(p []byte) (int, error) {
 	w.m.pause()
 	n, err := w.r.Read(p)
 	w.m.resume()
-	w.m.check()
+	w.m.Check()
 	return n, err
 }
 
@@ -170,36 +185,17 @@ type waitingWriter struct {
 }
 
 func (w waitingWriter) Write(p []byte) (int, error) {
-	if !w.m.within() {
-		w.m.interrupt(errFuel)
-	}
 	done := 0
 	for { // in parts: a guest may write all its memory at once
 		part := p[done:min(done+hostPart, len(p))]
 		w.m.pause()
 		n, err := w.w.Write(part)
 		w.m.resume()
-		w.m.check()
+		w.m.Check()
 		if done += n; err != nil || done == len(p) {
 			return done, err
 		}
 	}
-}
-
-// random is a guest's source of random bytes.
-type random struct {
-	from io.Reader
-	m    *meter
-}
-
-func (r random) Read(p []byte) (int, error) {
-	for done := 0; done < len(p); done += hostPart {
-		if _, err := r.from.Read(p[done:min(done+hostPart, len(p))]); err != nil {
-			return done, err
-		}
-		r.m.check()
-	}
-	return len(p), nil
 }
 
 // hostPart is how many bytes a host call handles between two looks at whether the

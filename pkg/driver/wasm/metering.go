@@ -22,7 +22,7 @@ func withMeter(ctx context.Context, m *meter) context.Context {
 func offerRefill(ctx context.Context, rt wazero.Runtime) error {
 	refill := api.GoModuleFunc(func(ctx context.Context, mod api.Module, _ []uint64) {
 		m := ctx.Value(meterKey{}).(*meter)
-		m.attach(mod) // the first call may come from a start function
+		m.Attach(mod) // the first call may come from a start function
 		m.refill()
 	})
 	_, err := rt.NewHostModuleBuilder(fuel.RefillModule).

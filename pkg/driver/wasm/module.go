@@ -18,8 +18,8 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
-	wasi "github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
+	"peercompute/pkg/driver/wasm/internal/wasi"
 	"peercompute/pkg/fuel"
 	"peercompute/pkg/mesh"
 )
@@ -73,13 +73,10 @@ func newModules(ctx context.Context, dir string, max int64, engine wazero.Runtim
 	rt := wazero.NewRuntimeWithConfig(ctx, engine.WithCompilationCache(cache).WithCoreFeatures(features))
 	ms := &modules{
 		runtime: rt, cache: cache, dir: dir, valid: valid, max: max,
-		turn: make(chan struct{}, 1), m: map[string]*module{}, known: map[string]bool{},
+		turn: make(chan struct{}, 1), m: map[string]*module{},
 	}
-	if _, err := wasi.Instantiate(ctx, rt); err != nil { // closed with the runtime
+	if ms.known, err = wasi.Offer(ctx, rt); err != nil { // closed with the runtime
 		return nil, errors.Join(fmt.Errorf("cannot offer WASI: %w", err), ms.close(ctx))
-	}
-	for name := range rt.Module(wasi.ModuleName).ExportedFunctionDefinitions() {
-		ms.known[name] = true
 	}
 	if err := offerRefill(ctx, rt); err != nil {
 		return nil, errors.Join(err, ms.close(ctx))

@@ -1,0 +1,109 @@
+package admission
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/distribution/reference"
+
+	"peercompute/pkg/mesh"
+	"peercompute/pkg/trust"
+)
+
+// images asks whether what is to run is among what the grant allows.
+//
+// A pattern is judged by the reference as the engine will read it. A name is what
+// the engine has under that name or pulls by it; a digest must be pinned by the
+// spec or the reference, and then the runtime refuses whatever does not have it.
+func images(g trust.Grant, s mesh.Spec) Row {
+	what := s.Image
+	if s.Runtime == mesh.Wasm {
+		what = s.Digest
+	}
+	row := Row{Kind: mesh.Denied, Check: mesh.Check{
+		Rule: "grant.images", Want: what, Limit: strings.Join(g.Quota.Images, ", "), Pass: imageAllowed(g.Quota.Images, s),
+	}}
+	list := row.Limit
+	if list == "" {
+		list = "none"
+	}
+	kind, ask := "the image "+s.Image, s.Image
+	if s.Runtime == mesh.Wasm {
+		kind, ask = "the module "+s.Digest, s.Digest
+	}
+	row.Reason = fmt.Sprintf("%s is not among what you may run there (%s)", kind, list)
+	if s.Runtime == mesh.Container && s.Digest == "" && slices.ContainsFunc(g.Quota.Images, mesh.ValidDigest) {
+		row.Reason += "; where a digest is allowed the image must be named by it"
+	}
+	row.Ask = "--images " + strings.Join(append(slices.Clone(g.Quota.Images), ask), ",")
+	return row
+}
+
+func imageAllowed(patterns []string, s mesh.Spec) bool {
+	digest, names := s.Digest, []string(nil)
+	if s.Runtime == mesh.Container {
+		var at string
+		at, names = imageNames(s.Image)
+		if digest == "" {
+			digest = at
+		}
+	}
+	for _, p := range patterns {
+		switch {
+		case p == trust.AnyImage:
+			return true
+		case p == trust.AnyModule:
+			if s.Runtime == mesh.Wasm {
+				return true
+			}
+		case strings.HasPrefix(p, "sha256:"):
+			if mesh.ValidDigest(p) && p == digest {
+				return true
+			}
+		case slices.ContainsFunc(names, func(n string) bool { return nameMatches(p, n) }):
+			return true
+		}
+	}
+	return false
+}
+
+func nameMatches(pattern, name string) bool {
+	if strings.HasSuffix(pattern, "/") {
+		return strings.HasPrefix(name, pattern)
+	}
+	ok, err := path.Match(pattern, name)
+	return ok && err == nil
+}
+
+// imageNames reads a reference like the engine does: the digest in it, if any, and
+// the names that a pattern may mean, short and in full, with the tag and without.
+func imageNames(ref string) (digest string, names []string) {
+	if mesh.ValidDigest(ref) {
+		return ref, nil
+	}
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return "", nil
+	}
+	if d, ok := named.(reference.Digested); ok {
+		digest = d.Digest().String()
+		named = reference.TrimNamed(named) // the digest decides; a tag beside it is for people
+		return digest, []string{reference.FamiliarName(named), named.Name()}
+	}
+	tagged := reference.TagNameOnly(named)
+	return "", []string{reference.FamiliarName(named), named.Name(), reference.FamiliarString(tagged), tagged.String()}
+}
+
+// egress asks whether the workload may connect to anything.
+func egress(g trust.Grant, s mesh.Spec) Row {
+	kind, _, _ := strings.Cut(string(s.Egress), ":")
+	none := kind == "" || kind == string(mesh.EgressNone)
+	return Row{Kind: mesh.Denied, Check: mesh.Check{
+		Rule: "grant.egress", Want: string(s.Egress), Limit: strings.Join(append([]string{string(mesh.EgressNone)}, g.Quota.Egress...), ", "),
+		Pass:   none || slices.Contains(g.Quota.Egress, kind),
+		Reason: fmt.Sprintf("egress %s is not in your grant there", kind),
+		Ask:    "--egress " + strings.Join(append(slices.Clone(g.Quota.Egress), kind), ","),
+	}}
+}
