@@ -18,7 +18,8 @@ import (
 const RequireEnv = "PEERCOMPUTE_REQUIRE"
 
 // Need skips the test if the feature is not there. Features: docker (an engine
-// answers), root, linux, or the name of a program on the PATH.
+// answers), root, linux, netns (network namespaces can be made), loopfs (a file can
+// be mounted as a file system), or the name of a program on the PATH.
 func Need(t testing.TB, feature string) {
 	t.Helper()
 	why := missing(feature)
@@ -51,10 +52,24 @@ func missing(feature string) string {
 		if _, err := os.Stat("/proc/self/status"); err != nil {
 			return "not Linux"
 		}
+	case "netns":
+		return firstMissing(canUnshare, "root", "ip")
+	case "loopfs":
+		return firstMissing(canLoop, "root", "mkfs.ext4", "mount", "umount")
 	default:
 		if _, err := exec.LookPath(feature); err != nil {
 			return feature + " is not on the PATH"
 		}
 	}
 	return ""
+}
+
+// firstMissing is what stands in the way of a feature that needs others and a try.
+func firstMissing(try func() string, needs ...string) string {
+	for _, n := range needs {
+		if why := missing(n); why != "" {
+			return why
+		}
+	}
+	return try()
 }

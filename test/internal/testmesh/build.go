@@ -166,6 +166,12 @@ func Program(t testing.TB, name string) string {
 	return shop.build(t, name, "./cmd/"+name, []string{"CGO_ENABLED=0"})
 }
 
+// Build returns another program of this module, built: a test's own helper.
+func Build(t testing.TB, pkg string) string {
+	t.Helper()
+	return shop.build(t, "test-"+filepath.Base(pkg), pkg, []string{"CGO_ENABLED=0"})
+}
+
 // Wasm returns an example (hello-wasm, wordcount) as a WASI module, of some 2 MB.
 func Wasm(t testing.TB, example string) string {
 	t.Helper()

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -27,6 +28,9 @@ type Node struct {
 	Name   string
 	Home   string
 	Public string // of a gateway: HOST:PORT of its public side
+	// Wrap is put before the command line by Start. It must execute the rest itself,
+	// so that the process it becomes is the node.
+	Wrap []string
 
 	m    *Mesh
 	exe  string
@@ -63,6 +67,11 @@ func (n *Node) Start(more ...string) {
 		t.Fatal(err)
 	}
 	cmd := n.Command(context.Background(), n.RunArgs(more...)...)
+	if len(n.Wrap) > 0 {
+		env := cmd.Env
+		cmd = exec.Command(n.Wrap[0], append(append(slices.Clone(n.Wrap[1:]), n.exe), n.RunArgs(more...)...)...)
+		cmd.Env = env
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

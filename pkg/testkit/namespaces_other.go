@@ -1,0 +1,6 @@
+//go:build !linux
+
+package testkit
+
+func canUnshare() string { return "not Linux" }
+func canLoop() string    { return "not Linux" }
