@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 )
 
 // Kind classifies an Error. Numbers cross the wire: they are append-only.
@@ -84,6 +85,9 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// RuleDisk refuses what a full disk has no room for.
+const RuleDisk = "host.disk"
+
 // AsError finds the Error in err's chain. Any other error becomes Internal (or
 // Timeout, Canceled for those of package context), with the cause kept local.
 func AsError(err error) *Error {
@@ -99,6 +103,8 @@ func AsError(err error) *Error {
 		return &Error{Kind: Timeout, Msg: "timed out", Err: err}
 	case errors.Is(err, context.Canceled):
 		return &Error{Kind: Canceled, Msg: "canceled", Err: err}
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return &Error{Kind: Overloaded, Rule: RuleDisk, Msg: "this machine's disk is full", Hint: "its owner has to free some space; then try again", Err: err}
 	}
 	return &Error{Kind: Internal, Msg: "internal error", Err: err}
 }

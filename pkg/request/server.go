@@ -170,7 +170,9 @@ func (s *Server) act(ctx context.Context, st *peernet.Stream, t *admission.Ticke
 	if err != nil {
 		return err
 	}
-	if err := t.Finish(ctx, answer, nil); err != nil {
+	// On a full disk a refusal cannot be recorded. It may be told all the same: nothing
+	// was done, and that is what a repetition will hear.
+	if err := t.Finish(ctx, answer, nil); err != nil && mesh.AsError(err).Rule != mesh.RuleDisk {
 		return fmt.Errorf("cannot record a refusal: %w", err)
 	}
 	return send(st, answer)

@@ -273,6 +273,6 @@ func withoutSpace(err error) error {
 	if !full(err) {
 		return err
 	}
-	return mesh.Errorf(mesh.Overloaded, "the disk that holds this machine's state is full; nothing was changed").WithRule("host.disk").
+	return mesh.Errorf(mesh.Overloaded, "the disk that holds this machine's state is full; nothing was changed").WithRule(mesh.RuleDisk).
 		WithHint("its owner has to free some space; then try again").Because(err)
 }

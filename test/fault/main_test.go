@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -105,6 +106,26 @@ func writer(t *testing.T, wrap []string, args ...string) *exec.Cmd {
 	c.Stderr = os.Stderr
 	return c
 }
+
+// tally keeps what a process says while it is being read.
+type tally struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *tally) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *tally) bytes() []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return bytes.Clone(o.buf.Bytes())
+}
+
+func (o *tally) count(text string) int { return bytes.Count(o.bytes(), []byte(text)) }
 
 // inMemory is a directory on a file system without a disk where there is one, for
 // what has nothing to do with disks and happens thousands of times.
