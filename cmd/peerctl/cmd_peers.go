@@ -48,9 +48,10 @@ func (a *app) showPeer(p control.Peer) error {
 }
 
 func (a *app) peerTable(peers []control.Peer) error {
-	t := newTable(a.out, "NAME", "ID", "ALLOW", "QUOTAS", "CONNECTED")
+	t := newTable(a.out, "NAME", "ID", "ALLOW", "QUOTAS", "STATE", "SEEN", "PATH", "FREE")
 	for _, p := range peers {
-		t.row(p.Name, shortPeer(p.ID), strings.Join(p.Grant.Allow, ","), describeQuotas(p.Grant), yesNo(p.Connected))
+		t.row(p.Name, shortPeer(p.ID), strings.Join(p.Grant.Allow, ","), describeQuotas(p.Grant),
+			describeState(p.Liveness), a.seen(p.Liveness), describePath(p.Liveness), describeFree(p.Liveness.Free))
 	}
 	return t.flush()
 }

@@ -35,7 +35,13 @@ func (a *app) peerPage(ctx context.Context, ref string) error {
 		g := p.Grant
 		t := newTable(a.out)
 		t.row("peer:", p.Name+", "+p.ID.String())
-		t.row("connected:", yesNo(p.Connected)+detail(p.Remote))
+		t.row("state:", describeState(p.Liveness)+detail(describePath(p.Liveness))+detail(p.Remote))
+		if s := a.seen(p.Liveness); s != "" {
+			t.row("seen:", s+detail(p.Liveness.Version))
+		}
+		if s := describeFree(p.Liveness.Free); s != "" {
+			t.row("free there:", s)
+		}
 		for _, addr := range p.Addrs {
 			t.row("address:", addr)
 		}

@@ -40,6 +40,7 @@ func withoutNulls(s control.Status) control.Status {
 	fill(&s.Routes)
 	fill(&s.Tunnels)
 	fill(&s.Warnings)
+	fill(&s.PeerStates)
 	return s
 }
 
@@ -57,6 +58,7 @@ func (a *app) showStatus(s control.Status) error {
 		t.row("address:", addr)
 	}
 	t.row("peers:", fmt.Sprintf("%d trusted, %d connected", s.Peers, s.Connected))
+	a.stateRows(t, s.PeerStates)
 	if len(s.Runtimes) > 0 { // a gateway has none, and runs nothing
 		t.row("workloads:", fmt.Sprintf("%d running here", s.Workloads))
 	}

@@ -40,6 +40,7 @@ type fakeNode struct {
 	modules   map[string]bool
 	workloads []control.Workload
 	began     time.Time
+	alarms    []control.Alarm
 }
 
 // startFake serves a fresh node on home's socket until the test ends.
@@ -48,9 +49,10 @@ func startFake(home string, cleanup func(func())) (*fakeNode, error) {
 		waiting: make(chan struct{}, 16),
 		modules: map[string]bool{},
 		began:   time.Now(),
+		alarms:  playedAlarms(),
 		peers: []control.Peer{
-			{ID: mustPeer(idBob), Name: "bob", Addrs: []string{"/ip4/192.0.2.7/tcp/4001"}, Connected: true},
-			{ID: mustPeer(idGate), Name: "gate", Connected: true, Grant: control.Grant{Allow: []string{"route"}, Requests: 60}},
+			{ID: mustPeer(idBob), Name: "bob", Addrs: []string{"/ip4/192.0.2.7/tcp/4001"}, Connected: true, Liveness: bobsLife()},
+			{ID: mustPeer(idGate), Name: "gate", Connected: true, Liveness: gatesLife(), Grant: control.Grant{Allow: []string{"route"}, Requests: 60}},
 		},
 	}
 	if err := os.MkdirAll(home, 0o700); err != nil {
@@ -112,6 +114,7 @@ func (n *fakeNode) routes() http.Handler {
 			_ = json.NewEncoder(w).Encode(v)
 		})
 	}
+	n.identityRoutes(handle)
 	handle("GET /v1/whoami", func(*http.Request) (any, error) { return n.whoami(), nil })
 	handle("GET /v1/status", func(*http.Request) (any, error) { return n.status(), nil })
 	handle("GET /v1/peers", func(*http.Request) (any, error) { return n.peers, nil })
@@ -165,6 +168,9 @@ func (n *fakeNode) status() control.Status {
 		Tunnels:  []control.Tunnel{{Peer: "gate", Up: true, Address: "/ip4/192.0.2.9/tcp/4001"}},
 		Warnings: []string{"no memory cgroup: guests share one limit"},
 	}
+	for _, p := range n.peers {
+		s.PeerStates = append(s.PeerStates, control.PeerState{Name: p.Name, ID: p.ID, Liveness: p.Liveness})
+	}
 	for _, w := range n.workloads {
 		if w.URL != "" {
 			s.Routes = append(s.Routes, control.Route{URL: w.URL, Workload: w.ID, Peer: "gate", Up: true})
@@ -194,7 +200,7 @@ func (n *fakeNode) addPeer(r *http.Request) (any, error) {
 	if a.Name == "" {
 		a.Name = "peer-" + strings.ToLower(a.ID[len(a.ID)-4:])
 	}
-	p := control.Peer{ID: id, Name: a.Name, Addrs: a.Addrs, Added: n.began, Grant: control.Grant{Images: []string{"any"}, FuelDay: 1e14}}
+	p := control.Peer{ID: id, Name: a.Name, Addrs: a.Addrs, Added: n.began, Grant: control.Grant{Images: []string{"any"}, FuelDay: 1e14}, Liveness: control.Liveness{State: "unknown"}}
 	applyGrant(&p.Grant, a.Change)
 	n.peers = append(n.peers, p)
 	return p, nil

@@ -43,6 +43,7 @@ func commands() []command {
 		{groupMesh, cmdUnlock},
 		{groupNode, cmdWhoami},
 		{groupNode, cmdStatus},
+		{groupNode, cmdAlarms},
 		{groupNode, cmdVersion},
 		{groupNode, cmdCompletion},
 	}

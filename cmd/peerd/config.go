@@ -13,6 +13,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
+	"peercompute/pkg/heartbeat"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/node"
 	"peercompute/pkg/peernet"
@@ -20,10 +21,11 @@ import (
 
 // config is peerd.toml. configs/peerd.toml explains each setting.
 type config struct {
-	Listen   []string     `toml:"listen"`
-	LogLevel string       `toml:"log_level"`
-	Lend     lendConfig   `toml:"lend"`
-	Docker   dockerConfig `toml:"docker"`
+	Listen    []string     `toml:"listen"`
+	LogLevel  string       `toml:"log_level"`
+	Heartbeat string       `toml:"heartbeat"`
+	Lend      lendConfig   `toml:"lend"`
+	Docker    dockerConfig `toml:"docker"`
 }
 
 type lendConfig struct {
@@ -40,8 +42,9 @@ type dockerConfig struct {
 
 func defaultConfig() config {
 	return config{
-		Listen:   []string{"/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"},
-		LogLevel: "info",
+		Listen:    []string{"/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"},
+		LogLevel:  "info",
+		Heartbeat: heartbeat.DefaultInterval.String(),
 		// Limits are caps, not reservations, so processor time is lent several times over.
 		Lend:   lendConfig{Workloads: 100, CPUs: float64(4 * runtime.NumCPU()), MemoryMiB: memoryMiB() * 3 / 4, DiskMiB: 16 << 10},
 		Docker: dockerConfig{Enabled: true},
@@ -109,6 +112,9 @@ func (c config) validate() error {
 	}
 	if _, ok := levels[c.LogLevel]; !ok {
 		bad = append(bad, fmt.Sprintf("log_level: %q is not debug, info, warn or error", c.LogLevel))
+	}
+	if _, err := heartbeat.ParseInterval(c.Heartbeat); err != nil {
+		bad = append(bad, "heartbeat: "+err.Error())
 	}
 	if c.Lend.Workloads < 0 || c.Lend.CPUs < 0 || c.Lend.MemoryMiB < 0 || c.Lend.DiskMiB < 0 {
 		bad = append(bad, "lend: limits cannot be negative")

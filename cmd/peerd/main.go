@@ -19,6 +19,7 @@ import (
 	"peercompute/pkg/control"
 	"peercompute/pkg/driver/docker"
 	"peercompute/pkg/driver/wasm"
+	"peercompute/pkg/heartbeat"
 	"peercompute/pkg/member"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/node"
@@ -72,7 +73,7 @@ func workerCommand() *cobra.Command {
 }
 
 func runCommand(stderr io.Writer) *cobra.Command {
-	var home, file, logLevel string
+	var home, file, logLevel, beat string
 	var listen []string
 	var accept accepted
 	c := &cobra.Command{
@@ -97,6 +98,9 @@ func runCommand(stderr io.Writer) *cobra.Command {
 			if c.Flags().Changed("log-level") {
 				cfg.LogLevel = logLevel
 			}
+			if c.Flags().Changed("heartbeat") {
+				cfg.Heartbeat = beat
+			}
 			if err := cfg.validate(); err != nil {
 				return err
 			}
@@ -110,6 +114,7 @@ func runCommand(stderr io.Writer) *cobra.Command {
 	f.StringVar(&logLevel, "log-level", "", "debug, info, warn or error")
 	f.BoolVar(&accept.newState, "new-state", false, "accept that the state file is lost and begin a new one")
 	f.BoolVar(&accept.oldState, "old-state", false, "accept a state file that is not the latest, such as one from a backup")
+	f.StringVar(&beat, "heartbeat", "", "time between two signs of life to one peer, such as 15s")
 	return c
 }
 
@@ -122,7 +127,13 @@ func run(ctx context.Context, home string, cfg config, accept accepted, stderr i
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: cfg.level()}))
-	m, err := member.Open(member.Config{Home: home, Listen: cfg.Listen, Role: "peer", Version: version, NewState: accept.newState, OldState: accept.oldState, Log: log})
+	interval, err := heartbeat.ParseInterval(cfg.Heartbeat)
+	if err != nil {
+		return err
+	}
+	m, err := member.Open(member.Config{
+		Home: home, Listen: cfg.Listen, Role: "peer", Version: version, NewState: accept.newState, OldState: accept.oldState, Heartbeat: interval, Log: log,
+	})
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 
 	"peercompute/gateway"
 	"peercompute/pkg/control"
+	"peercompute/pkg/heartbeat"
 	"peercompute/pkg/member"
 	"peercompute/pkg/mesh"
 )
@@ -60,6 +61,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 // options are the flags of run.
 type options struct {
 	home, domain, http string
+	heartbeat          string
 	listen             []string
 	rateIP, rateName   float64
 	debug              bool
@@ -82,6 +84,7 @@ func runCommand(stderr io.Writer) *cobra.Command {
 	f.StringArrayVar(&o.listen, "listen", []string{"/ip4/0.0.0.0/tcp/4101", "/ip4/0.0.0.0/udp/4101/quic-v1"}, "multiaddr that peers dial; repeat for several")
 	f.Float64Var(&o.rateIP, "rate-ip", 200, "requests a second from one client address; 0 = no limit")
 	f.Float64Var(&o.rateName, "rate-name", 2000, "requests a second to one public name; 0 = no limit")
+	f.StringVar(&o.heartbeat, "heartbeat", heartbeat.DefaultInterval.String(), "time between two signs of life to one peer")
 	f.BoolVar(&o.debug, "debug", false, "log more")
 	f.BoolVar(&o.newState, "new-state", false, "accept that the state file is lost and begin a new one")
 	f.BoolVar(&o.oldState, "old-state", false, "accept a state file that is not the latest, such as one from a backup")
@@ -102,7 +105,13 @@ func run(ctx context.Context, o options, stderr io.Writer) (err error) {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
-	m, err := member.Open(member.Config{Home: o.home, Listen: o.listen, Role: "gateway", Version: version, NewState: o.newState, OldState: o.oldState, Log: log})
+	interval, err := heartbeat.ParseInterval(o.heartbeat)
+	if err != nil {
+		return err
+	}
+	m, err := member.Open(member.Config{
+		Home: o.home, Listen: o.listen, Role: "gateway", Version: version, NewState: o.newState, OldState: o.oldState, Heartbeat: interval, Log: log,
+	})
 	if err != nil {
 		return err
 	}

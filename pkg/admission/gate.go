@@ -41,8 +41,7 @@ type Config struct {
 
 // Gate lets each request through at most once.
 type Gate struct {
-	cfg         Config
-	incarnation wire.Incarnation
+	cfg Config
 
 	mu         sync.Mutex
 	high       time.Time                            // the latest time ever used; persisted
@@ -67,7 +66,7 @@ func NewGate(cfg Config) (*Gate, error) {
 		cfg.MaxNonces = DefaultMaxNonces
 	}
 	g := &Gate{
-		cfg: cfg, incarnation: cfg.Store.Incarnation(), inFlight: map[nonceKey]chan struct{}{},
+		cfg: cfg, inFlight: map[nonceKey]chan struct{}{},
 		challenges: map[mesh.PeerID]map[string]time.Time{}, limiters: map[mesh.PeerID]*limiter{},
 	}
 	err := cfg.Store.View(func(tx *store.Tx) error {
@@ -159,7 +158,7 @@ func (g *Gate) Admit(ctx context.Context, conn mesh.PeerID, o *wire.Opened) (t *
 		return refuse(mesh.Forged, "request.from", "the request names another sender than its signer")
 	case o.To != g.cfg.Self:
 		return refuse(mesh.Misdirected, "request.to", "the request is addressed to another peer")
-	case o.Incarnation != g.incarnation:
+	case o.Incarnation != g.cfg.Store.Incarnation():
 		return refuse(mesh.Misdirected, "request.incarnation", "the request is for another life of this node's state")
 	}
 	grant, ok := g.cfg.Trust.Get(conn)

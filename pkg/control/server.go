@@ -33,6 +33,7 @@ type Members interface {
 	Join(ctx context.Context, j JoinInvite) (Peer, error)
 	Lockdown(ctx context.Context) (Lockdown, error)
 	Unlock(ctx context.Context) (Lockdown, error)
+	Identity
 }
 
 // Workloads is what a node answers that runs workloads. Refs are names or unique
@@ -180,6 +181,7 @@ func (s *Server) routes() http.Handler {
 		}
 		return m.Join(r.Context(), j)
 	})
+	s.identityRoutes(get)
 	if s.cfg.Workloads != nil {
 		s.workloadRoutes(mux, get)
 	}

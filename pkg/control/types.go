@@ -67,6 +67,7 @@ type Peer struct {
 	Connected bool        `json:"connected"`
 	Remote    string      `json:"remote,omitempty"` // multiaddr of the live connection
 	Usage     *Usage      `json:"usage,omitempty"`  // what it uses of its grant now; a gateway reports only names
+	Liveness  Liveness    `json:"liveness"`
 }
 
 // Usage is what a peer uses of its grant.
@@ -183,10 +184,12 @@ type Status struct {
 	Runtimes  []Runtime     `json:"runtimes"`
 	Peers     int           `json:"peers"`
 	Connected int           `json:"connected"`
-	Workloads int           `json:"workloads"` // running here
-	Routes    []Route       `json:"routes"`    // peerd: its gateways' names; peergate: all that it serves
-	Tunnels   []Tunnel      `json:"tunnels"`
-	Warnings  []string      `json:"warnings"` // what this platform or machine cannot do
+	// PeerStates says how each trusted peer is, sorted by name.
+	PeerStates []PeerState `json:"peer_states"`
+	Workloads  int         `json:"workloads"` // running here
+	Routes     []Route     `json:"routes"`    // peerd: its gateways' names; peergate: all that it serves
+	Tunnels    []Tunnel    `json:"tunnels"`
+	Warnings   []string    `json:"warnings"` // what this platform or machine cannot do
 }
 
 // Runtime is one driver and whether it can be used now.

@@ -34,18 +34,26 @@ func (a *api) Status(ctx context.Context) (control.Status, error) {
 	s := control.Status{
 		Whoami: who, Uptime: a.m.Now().Sub(a.m.Started),
 		Runtimes: []control.Runtime{}, Routes: []control.Route{}, Tunnels: []control.Tunnel{}, Warnings: []string{},
+		PeerStates: []control.PeerState{},
 	}
 	if at, locked := a.m.Trust.Locked(); locked {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("locked down since %s: nobody is allowed anything; end it with: peerctl unlock", at.Since.Format("2006-01-02 15:04:05 MST")))
+		why := ""
+		if at.Reason != "" {
+			why = ", because " + at.Reason
+		}
+		s.Warnings = append(s.Warnings, fmt.Sprintf("locked down since %s%s: nobody is allowed anything; end it with: peerctl unlock", at.Since.Format("2006-01-02 15:04:05 MST"), why))
 	}
 	if a.m.Store.Old() != nil {
 		s.Warnings = append(s.Warnings, "this node was started with a state that is not the latest (--old-state); peers removed since may be trusted again: look through peerctl peers ls")
 	}
+	a.m.alarmWarnings(&s)
 	for _, g := range a.m.Trust.All() {
 		s.Peers++
-		if _, up := a.m.Net.Connected(g.Peer); up {
+		life := a.m.life(g.Peer)
+		if life.Connected {
 			s.Connected++
 		}
+		s.PeerStates = append(s.PeerStates, control.PeerState{Name: g.Name, ID: g.Peer, Liveness: life})
 	}
 	if a.hooks.Status != nil {
 		a.hooks.Status(&s)

@@ -28,6 +28,7 @@ func (a *api) shown(grants []trust.Grant) []control.Peer {
 	for _, g := range grants {
 		p := control.Peer{ID: g.Peer, Name: g.Name, Addrs: list(g.Addrs), Added: g.Added, Grant: showGrant(g, now)}
 		p.Remote, p.Connected = a.m.Net.Connected(g.Peer)
+		p.Liveness = a.m.life(g.Peer)
 		if usage != nil {
 			u := usage[g.Peer]
 			p.Usage = &u

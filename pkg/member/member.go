@@ -17,7 +17,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"peercompute/pkg/admission"
+	"peercompute/pkg/alarm"
 	"peercompute/pkg/control"
+	"peercompute/pkg/heartbeat"
 	"peercompute/pkg/identity"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/peernet"
@@ -29,14 +31,15 @@ import (
 
 // Config is what Open needs.
 type Config struct {
-	Home     string   // created, 0700, if it is not there
-	Listen   []string // multiaddrs
-	Role     string   // "peer" or "gateway"
-	Version  string
-	NewState bool // make a new state file where the old one is missing
-	OldState bool // accept a state file that is not the latest
-	Log      *slog.Logger
-	Now      func() time.Time // nil = time.Now
+	Home      string   // created, 0700, if it is not there
+	Listen    []string // multiaddrs
+	Role      string   // "peer" or "gateway"
+	Version   string
+	NewState  bool          // make a new state file where the old one is missing
+	OldState  bool          // accept a state file that is not the latest
+	Heartbeat time.Duration // between two to one peer; 0 = heartbeat.DefaultInterval
+	Log       *slog.Logger
+	Now       func() time.Time // nil = time.Now
 }
 
 // Member is an open node. Its fields are set by Open and not changed after.
@@ -48,6 +51,8 @@ type Member struct {
 	Gate    *admission.Gate
 	Net     *peernet.Net
 	Client  *request.Client
+	Alarms  *alarm.Book
+	Heart   *heartbeat.Heart
 	Started time.Time
 
 	unlock func() error
@@ -58,6 +63,7 @@ type Member struct {
 	mu      sync.Mutex
 	onPeer  []func(mesh.PeerID, bool)
 	onTrust []func()
+	free    func() *wire.Capacity // Hooks.Free
 }
 
 // Hooks are the parts of a role that trust changes reach.
@@ -71,6 +77,8 @@ type Hooks struct {
 	Usage func() (map[mesh.PeerID]control.Usage, error)
 	// Status completes the status of the node.
 	Status func(*control.Status)
+	// Free is what could still be lent now; nil if the node lends nothing.
+	Free func() *wire.Capacity
 }
 
 // Open takes the home for itself and reads what is in it. It starts nothing that
@@ -111,6 +119,12 @@ func Open(cfg Config) (_ *Member, err error) {
 		m.Net.Learn(g.Peer, g.Addrs)
 	}
 	m.Client = request.NewClient(m.Key, m.Net, cfg.Now)
+	if m.Alarms, err = alarm.Open(m.Store, cfg.Now); err != nil {
+		return nil, err
+	}
+	if err := m.openHeart(); err != nil {
+		return nil, err
+	}
 	return m, nil
 }
 
@@ -236,6 +250,8 @@ func (m *Member) trustChanged() {
 func (m *Member) Run(ctx context.Context, handlers map[wire.Verb]request.Handler, w control.Workloads, h Hooks, ready func(), parts ...func(context.Context) error) error {
 	request.NewServer(request.Config{Key: m.Key, Net: m.Net, Gate: m.Gate, Store: m.Store, Now: m.Now, Log: m.Log, Handlers: handlers})
 	m.Net.HandleGuest(wire.ProtocolJoin, m.Trust.Expecting, m.onJoin)
+	m.setFree(h.Free)
+	m.Net.Handle(wire.ProtocolHeartbeat, m.onHeartbeat)
 	if err := m.resume(ctx, h); err != nil {
 		return err
 	}
@@ -268,7 +284,7 @@ func (m *Member) Run(ctx context.Context, handlers map[wire.Verb]request.Handler
 			return nil
 		}
 	})
-	for _, part := range parts {
+	for _, part := range append(parts, m.Heart.Run) {
 		g.Go(func() error { return part(ctx) })
 	}
 	return g.Wait()

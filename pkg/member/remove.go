@@ -51,6 +51,9 @@ func (a *api) RemovePeer(ctx context.Context, ref string, keep bool) (control.Re
 		stopped = []mesh.WorkloadID{}
 	}
 	m.at(stepWithdrawn)
+	if err := m.Heart.Forget(ctx); err != nil { // made up for with the next heartbeats
+		m.Log.Warn("cannot forget what was seen of a removed peer", "peer", g.Peer, "err", err)
+	}
 	m.Log.Info("removed a peer", "peer", g.Peer, "name", g.Name, "stopped", len(stopped), "keep", keep)
 	err = m.Trust.Finished(ctx, g.Peer)
 	m.at(stepFinished)

@@ -55,6 +55,8 @@ type Node struct {
 	tunnels  *publish.Tunnels
 	inputs   *blob.Store // what jobs read and observed, to repeat them
 
+	freeCount freeCount
+
 	mu    sync.Mutex
 	ready map[mesh.Runtime]readiness
 	jobs  map[wire.Digest]heldJob // foreground jobs, by the request that asked for them
@@ -97,7 +99,7 @@ func New(cfg Config) (*Node, error) {
 // Run runs the node until ctx ends. ready is called once it can be reached.
 func (n *Node) Run(ctx context.Context, ready func()) error {
 	n.m.Net.Handle(wire.TunnelProtocol, func(ctx context.Context, s *peernet.Stream) { n.tunnels.Serve(ctx, s.Peer(), s) })
-	return n.m.Run(ctx, n.handlers(), &api{n}, member.Hooks{Withdraw: n.withdraw, Halt: n.halt, Status: n.status}, ready,
+	return n.m.Run(ctx, n.handlers(), &api{n}, member.Hooks{Withdraw: n.withdraw, Halt: n.halt, Status: n.status, Free: n.free}, ready,
 		n.sup.Run, n.gateways.run)
 }
 

@@ -119,6 +119,9 @@ func openAs(path string, old bool) (_ *Store, err error) {
 	if made {
 		s.from = 0
 	}
+	if err := s.readLife(); err != nil {
+		return nil, err
+	}
 	go s.write()
 	return s, nil
 }
@@ -252,6 +255,9 @@ func (s *Store) init(tx *bolt.Tx, renewed bool) error {
 	}
 	meta = tx.Bucket([]byte(Meta))
 	if renewed {
+		if err := meta.Delete(keyLife); err != nil {
+			return err
+		}
 		if err := meta.Put(keyIncarnation, append([]byte(nil), s.incarnation[:]...)); err != nil {
 			return err
 		}

@@ -45,11 +45,14 @@ const (
 	Outputs      Bucket = "outputs"       // jobs: job ID → small outputs
 	AskedJobs    Bucket = "asked_jobs"    // node: jobs that this node queued, here and elsewhere
 	Crons        Bucket = "crons"         // cron: name → schedule
+
+	Witness Bucket = "witness" // heartbeat: peer → the last seen of its logs
+	Alarms  Bucket = "alarms"  // alarm: number → what the owner must look at
 )
 
 var buckets = [...]Bucket{
 	Meta, TrustLog, TrustTasks, Invites, Nonces, NonceExpiry, Workloads, Remote, Routes, Lend, Audit,
-	Receipts, ReceiptOrder, Accounts, Jobs, Outputs, AskedJobs, Crons,
+	Receipts, ReceiptOrder, Accounts, Jobs, Outputs, AskedJobs, Crons, Witness, Alarms,
 }
 
 var (
@@ -60,20 +63,22 @@ var (
 
 // Store is an open state file.
 type Store struct {
-	db          *bolt.DB
-	incarnation [16]byte
-	from        int     // the version that the file had; 0 = it was new
-	old         error   // why it is not the latest, where that was accepted
-	mark        *mark   // says which transaction was the last
-	sum         summing // of what the file holds; the writer's
+	db   *bolt.DB
+	from int     // the version that the file had; 0 = it was new
+	old  error   // why it is not the latest, where that was accepted
+	mark *mark   // says which transaction was the last
+	sum  summing // of what the file holds; the writer's
 
 	queue  chan *update
 	stop   chan struct{}
 	done   chan struct{}
 	failed chan struct{}
 
-	mu  sync.Mutex
-	err error // set once; the reason why nothing is written any more
+	incarnation [16]byte // that the file began with; its mark names it too
+
+	mu   sync.Mutex
+	life [16]byte // the incarnation as of now (see Renew)
+	err  error    // set once; the reason why nothing is written any more
 }
 
 // Tx is one transaction. It is valid only inside the function it was given to.
@@ -87,10 +92,6 @@ type update struct {
 	err  error
 	done chan struct{}
 }
-
-// Incarnation names this life of the state file: a lost file comes back with
-// another one, which makes requests for the old one void.
-func (s *Store) Incarnation() [16]byte { return s.incarnation }
 
 // From is the schema version that the file had when it was opened; 0 if it was new.
 func (s *Store) From() int { return s.from }

@@ -10,7 +10,8 @@ import (
 // Lockdown is the state in which nobody is allowed anything, whatever the list
 // says. It outlives restarts.
 type Lockdown struct {
-	Since time.Time `json:"since"`
+	Since  time.Time `json:"since"`
+	Reason string    `json:"reason,omitempty"` // empty = the owner asked for it
 }
 
 var keyLockdown = []byte("lockdown") // in store.Meta
@@ -22,6 +23,17 @@ func (l *List) Lock(ctx context.Context) (Lockdown, error) {
 		return have, nil
 	}
 	err := l.store.Update(ctx, func(tx *store.Tx) error { return tx.PutJSON(store.Meta, keyLockdown, now) })
+	if err == nil {
+		l.setLocked(&now)
+	}
+	return now, err
+}
+
+// LockAnew denies everybody because this node's own state is in doubt, and voids
+// every request that was signed for that state, in one step.
+func (l *List) LockAnew(ctx context.Context, reason string) (Lockdown, error) {
+	now := Lockdown{Since: l.now().UTC(), Reason: reason}
+	err := l.store.Renew(ctx, func(tx *store.Tx) error { return tx.PutJSON(store.Meta, keyLockdown, now) })
 	if err == nil {
 		l.setLocked(&now)
 	}

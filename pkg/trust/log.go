@@ -103,3 +103,31 @@ func appendEntry(tx *store.Tx, at head, now time.Time, op string, g Grant) (head
 	}
 	return next, tx.PutJSON(store.Meta, keyHead, next)
 }
+
+// Head is the end of the trust log: the number of its last entry and that entry's
+// hash. Both are zero while the log is empty.
+func (l *List) Head() (seq uint64, hash [sha256.Size]byte) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	copy(hash[:], unhex(l.head.Hash))
+	return l.head.Seq, hash
+}
+
+// Contains reports whether the log holds that entry, which was its head once.
+func (l *List) Contains(seq uint64, hash [sha256.Size]byte) (ok bool, err error) {
+	if seq == 0 {
+		return true, nil
+	}
+	err = l.store.View(func(tx *store.Tx) error {
+		var e entry
+		ok, err = tx.GetJSON(store.TrustLog, binary.BigEndian.AppendUint64(nil, seq), &e)
+		ok = ok && e.Hash == hex.EncodeToString(hash[:])
+		return err
+	})
+	return ok, err
+}
+
+func unhex(s string) []byte {
+	b, _ := hex.DecodeString(s) // of our own making, checked by replay
+	return b
+}

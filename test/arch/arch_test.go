@@ -26,8 +26,9 @@ var floors = map[string]int{
 	"pkg/audit":     2, // below trust, which records its changes in their own transactions
 	"pkg/trust":     3,
 	"pkg/receipt":   3,
+	"pkg/alarm":     3,
 	"pkg/admission": 4, "pkg/peernet": 4,
-	"pkg/driver": 5, "pkg/request": 5,
+	"pkg/driver": 5, "pkg/request": 5, "pkg/heartbeat": 5,
 	"pkg/driver/docker": 6, "pkg/driver/wasm": 6,
 	"pkg/supervisor": 7, "pkg/publish": 7,
 	"pkg/control": 8,

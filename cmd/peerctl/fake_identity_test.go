@@ -1,0 +1,47 @@
+package main
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"time"
+
+	"peercompute/pkg/control"
+	"peercompute/pkg/mesh"
+)
+
+// bobsLife and gatesLife are how the played peers are: one well and near, one
+// relayed and with a wrong clock.
+func bobsLife() control.Liveness {
+	return control.Liveness{
+		State: "alive", Connected: true, Seen: time.Now().Add(-4500 * time.Millisecond), RTT: 1300 * time.Microsecond,
+		Version: "v0.0.0-fake", Free: &control.Free{Workloads: 3, MilliCPU: 1500, Memory: 2 << 30},
+	}
+}
+
+func gatesLife() control.Liveness {
+	return control.Liveness{
+		State: "alive", Connected: true, Relayed: true, Seen: time.Now().Add(-90 * time.Second), RTT: 84 * time.Millisecond, ClockOff: 3 * time.Minute,
+	}
+}
+
+func playedAlarms() []control.Alarm {
+	return []control.Alarm{{
+		ID: 3, Kind: "peer.rolled-back", Peer: "bob", Text: "bob shows logs that have lost what it showed before", Hint: "ask its owner",
+		First: time.Now().Add(-time.Hour), Last: time.Now().Add(-time.Hour), Count: 2,
+	}}
+}
+
+func (n *fakeNode) identityRoutes(handle func(string, func(*http.Request) (any, error))) {
+	handle("GET /v1/alarms", func(*http.Request) (any, error) { return n.alarms, nil })
+	handle("DELETE /v1/alarms/{id}", func(r *http.Request) (any, error) {
+		id, _ := strconv.ParseUint(r.PathValue("id"), 10, 64)
+		at := slices.IndexFunc(n.alarms, func(a control.Alarm) bool { return a.ID == id })
+		if at < 0 {
+			return nil, mesh.Errorf(mesh.NotFound, "there is no alarm %s", r.PathValue("id")).WithHint("list them with: peerctl alarms")
+		}
+		a := n.alarms[at]
+		n.alarms = slices.Delete(n.alarms, at, at+1)
+		return a, nil
+	})
+}
