@@ -333,7 +333,7 @@ func (h *Heart) Receive(ctx context.Context, conn mesh.PeerID, data []byte) []by
 		return nil
 	}
 	h.mu.Lock()
-	allowed := h.peer(p).limiter.Allow()
+	allowed := h.peer(p).limiter.AllowN(h.cfg.Now(), 1)
 	h.mu.Unlock()
 	if !allowed {
 		return nil

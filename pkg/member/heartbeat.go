@@ -44,6 +44,7 @@ func (m *Member) openHeart() (err error) {
 	if err != nil {
 		return err
 	}
+	m.Alarms.On(func(a alarm.Alarm) { m.Log.Warn("alarm: "+a.Text, "kind", a.Kind, "peer", a.Peer, "next", a.Hint) })
 	m.OnPeer(m.Heart.PeerConnected)
 	m.OnTrust(m.Heart.PeersChanged)
 	return nil
@@ -167,7 +168,6 @@ func (m *Member) heartAlarm(ctx context.Context, kind string, p mesh.PeerID) {
 }
 
 func (m *Member) raise(ctx context.Context, a alarm.Alarm) {
-	m.Log.Warn("alarm", "kind", a.Kind, "peer", a.Peer, "text", a.Text)
 	if err := m.Alarms.Raise(context.WithoutCancel(ctx), a); err != nil {
 		m.Log.Error("cannot keep an alarm", "kind", a.Kind, "err", err)
 	}
