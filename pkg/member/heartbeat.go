@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"peercompute/pkg/alarm"
+	"peercompute/pkg/audit"
 	"peercompute/pkg/control"
 	"peercompute/pkg/heartbeat"
 	"peercompute/pkg/mesh"
@@ -61,6 +62,11 @@ func (m *Member) setFree(f func() *wire.Capacity) {
 func (m *Member) describeSelf(to mesh.PeerID) heartbeat.Self {
 	s := heartbeat.Self{Incarnation: m.Store.Incarnation()}
 	s.Trust.Seq, s.Trust.Hash = m.Trust.Head()
+	head, err := m.auditLog().Head()
+	if err != nil {
+		m.Log.Error("cannot read the head of the audit log", "err", err)
+	}
+	s.Audit = wire.Head{Seq: head.Seq, Hash: head.Hash}
 	m.mu.Lock()
 	free := m.free
 	m.mu.Unlock()
@@ -70,8 +76,17 @@ func (m *Member) describeSelf(to mesh.PeerID) heartbeat.Self {
 	return s
 }
 
-func (m *Member) logsContain(trusted, _ wire.Head) (bool, error) {
-	return m.Trust.Contains(trusted.Seq, trusted.Hash)
+func (m *Member) auditLog() *audit.Log { return audit.New(audit.Config{Store: m.Store, Now: m.Now}) }
+
+// logsContain says whether both logs still hold what was their head once. Old
+// entries of the audit log go, and leave a mark that says so.
+func (m *Member) logsContain(trusted, audited wire.Head) (bool, error) {
+	ok, err := m.Trust.Contains(trusted.Seq, trusted.Hash)
+	if err != nil || !ok {
+		return false, err
+	}
+	s, err := m.auditLog().Standing(audit.Head{Seq: audited.Seq, Hash: audited.Hash})
+	return s != audit.Foreign, err
 }
 
 // exchangeHeartbeat carries one heartbeat to a peer.
