@@ -72,10 +72,14 @@ func TestRolledBackStateFile(t *testing.T) {
 	m.Lend(bob, alice)
 	within(t, 20*time.Second, "bob to be seen", func() bool { return life(t, alice, "bob").State == "alive" })
 	bob.Stop()
-	file := filepath.Join(bob.Home, store.FileName)
-	old, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
+	// All that could tell on this machine is put back too, as a snapshot of a disk does.
+	old := map[string][]byte{}
+	for _, name := range []string{store.FileName, store.FileName + store.MarkSuffix} {
+		data, err := os.ReadFile(filepath.Join(bob.Home, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		old[name] = data
 	}
 	bob.Start()
 	carol := testmesh.NewActor(t)
@@ -88,8 +92,10 @@ func TestRolledBackStateFile(t *testing.T) {
 		return l.State == "alive" && l.Seen.Sub(at) > 3*time.Second
 	})
 	bob.Stop()
-	if err := os.WriteFile(file, old, 0o600); err != nil {
-		t.Fatal(err)
+	for name, data := range old {
+		if err := os.WriteFile(filepath.Join(bob.Home, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	bob.Start()
 	within(t, 30*time.Second, "bob to deny everybody", func() bool { return strings.Contains(bob.Must("status"), "locked down") })
