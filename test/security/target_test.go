@@ -6,6 +6,7 @@ package security
 import (
 	"context"
 	"crypto/ed25519"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -148,4 +149,28 @@ func private(t testing.TB, k *identity.Key) ed25519.PrivateKey {
 		t.Fatal(err)
 	}
 	return ed25519.PrivateKey(raw)
+}
+
+// figuresEnv names a file to which measured figures are appended, one JSON object a line.
+const figuresEnv = "PEERCOMPUTE_FIGURES"
+
+// figure records a measured figure that depends on the machine, and so is not judged.
+func figure(t testing.TB, name string, value float64) {
+	t.Helper()
+	file := os.Getenv(figuresEnv)
+	if file == "" {
+		return
+	}
+	line, err := json.Marshal(map[string]any{"test": t.Name(), "name": name, "value": value})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.Write(append(line, '\n'))
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
 }
