@@ -140,7 +140,7 @@ func (g *Gateway) onPublish(_ context.Context, c *request.Call) (request.Reply, 
 	label := mesh.Label(in.Name, c.From, in.Workload)
 	return request.Reply{
 		Body: wire.Published{Label: label, URL: g.url(label)},
-		Commit: func(*store.Tx) error {
+		Commit: func(tx *store.Tx) error {
 			held := 0
 			for _, have := range g.table.List() {
 				if have.Publisher == c.From && have.Workload != in.Workload {
@@ -156,9 +156,12 @@ func (g *Gateway) onPublish(_ context.Context, c *request.Call) (request.Reply, 
 			g.mu.Lock()
 			g.confirmed[label] = g.m.Now()
 			g.mu.Unlock()
-			return nil
+			return g.note(tx, c.From, "route", in.Workload, label)
 		},
-		After: func() { g.log.Info("routing a name", "label", label, "peer", c.From, "workload", in.Workload) },
+		After: func() {
+			g.tell("route", c.From, in.Workload, label)
+			g.log.Info("routing a name", "label", label, "peer", c.From, "workload", in.Workload)
+		},
 	}, nil
 }
 
@@ -167,10 +170,14 @@ func (g *Gateway) onUnpublish(_ context.Context, c *request.Call) (request.Reply
 	if err := wire.DecodeBody(c.Body, &in); err != nil {
 		return request.Reply{}, err
 	}
-	return request.Reply{Body: wire.Empty{}, Commit: func(*store.Tx) error {
-		g.table.Withdraw(c.From, in.Workload)
-		return nil
-	}}, nil
+	return request.Reply{
+		Body: wire.Empty{},
+		Commit: func(tx *store.Tx) error {
+			g.table.Withdraw(c.From, in.Workload)
+			return g.note(tx, c.From, "unroute", in.Workload, "")
+		},
+		After: func() { g.tell("unroute", c.From, in.Workload, "") },
+	}, nil
 }
 
 // withdraw ends what a removed peer has here.
@@ -224,6 +231,7 @@ func (g *Gateway) sweepOnce(now time.Time) {
 			at.up && said.Before(at.since) && now.Sub(at.since) > repeatGrace
 		if stale {
 			g.table.Withdraw(r.Publisher, r.Workload)
+			g.dropped(r)
 			g.log.Info("dropped a name that nobody stands for", "label", r.Label, "peer", r.Publisher)
 			if trusted && at.up {
 				deaf[r.Publisher] = grant

@@ -161,16 +161,32 @@ func (g *Gate) lookup(ctx context.Context, key nonceKey, digest wire.Digest) ([]
 // Finish must be called again with the answer that says so. An answer of nil, or
 // one too large to keep, makes a repetition an error instead of the same answer.
 func (t *Ticket) Finish(ctx context.Context, answer []byte, commit func(*store.Tx) error) error {
+	return t.finish(ctx, answer, func(tx *store.Tx) error {
+		if commit == nil {
+			return nil
+		}
+		// The sender may have been removed since the request was admitted.
+		if _, ok := t.gate.cfg.Trust.Get(t.From); !ok {
+			return mesh.Errorf(mesh.Untrusted, "you were removed from this machine's trust list").WithRule("trust")
+		}
+		return commit(tx)
+	})
+}
+
+// Refuse records the answer to a request that has no effect, whoever is trusted
+// by now. note (may be nil) is what else is put on record about it.
+func (t *Ticket) Refuse(ctx context.Context, answer []byte, note func(*store.Tx) error) error {
+	if note == nil {
+		note = func(*store.Tx) error { return nil }
+	}
+	return t.finish(ctx, answer, note)
+}
+
+func (t *Ticket) finish(ctx context.Context, answer []byte, effect func(*store.Tx) error) error {
 	g := t.gate
 	err := g.cfg.Store.Update(ctx, func(tx *store.Tx) error {
-		if commit != nil {
-			// The sender may have been removed since the request was admitted.
-			if _, ok := g.cfg.Trust.Get(t.From); !ok {
-				return mesh.Errorf(mesh.Untrusted, "you were removed from this machine's trust list").WithRule("trust")
-			}
-			if err := commit(tx); err != nil {
-				return err
-			}
+		if err := effect(tx); err != nil {
+			return err
 		}
 		rec := tx.Get(store.Nonces, []byte(t.key))
 		if len(rec) < recordHead {

@@ -158,5 +158,6 @@ func (a *api) save(ctx context.Context, g trust.Grant) (control.Peer, error) {
 	}
 	a.m.Net.Learn(g.Peer, g.Addrs)
 	a.m.trustChanged()
+	a.m.tell("grant.put", g.Peer, "may "+strings.Join(g.Allow.Names(), ", "))
 	return a.peer(g), nil
 }

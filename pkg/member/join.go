@@ -42,6 +42,7 @@ func (a *api) Invite(ctx context.Context, in control.NewInvite) (control.Invite,
 	}.Token()
 	out := showInvite(i)
 	out.Token = token
+	a.m.tell("invite.open", "", i.ID)
 	return out, err
 }
 
@@ -61,7 +62,11 @@ func (a *api) Invites(context.Context) ([]control.Invite, error) {
 
 // WithdrawInvite closes an invite.
 func (a *api) WithdrawInvite(ctx context.Context, id string) (control.Invite, error) {
-	return control.Invite{ID: id}, a.m.Trust.Withdraw(ctx, id)
+	err := a.m.Trust.Withdraw(ctx, id)
+	if err == nil {
+		a.m.tell("invite.withdraw", "", id)
+	}
+	return control.Invite{ID: id}, err
 }
 
 // Join trusts the inviter and is trusted by it, or nothing changes here.
@@ -160,7 +165,7 @@ func (m *Member) onJoin(ctx context.Context, s *peernet.Stream) {
 	}
 	j, err := wire.OpenJoin(data, s.Peer(), m.Key.ID)
 	if err != nil {
-		m.Log.Info("refused a join", "peer", s.Peer(), "err", err)
+		m.refusedJoin(s.Peer(), err)
 		s.Reset()
 		return
 	}
@@ -176,10 +181,11 @@ func (m *Member) onJoin(ctx context.Context, s *peernet.Stream) {
 		answer = j.Accept(secret)
 		m.Net.Learn(g.Peer, g.Addrs)
 		m.trustChanged()
+		m.tell("join", g.Peer, g.Name+" may "+strings.Join(g.Allow.Names(), ", "))
 		m.Log.Info("a peer joined by an invite", "peer", g.Peer, "name", g.Name, "allow", g.Allow.Names())
 	} else {
 		answer = j.Refuse(err)
-		m.Log.Info("refused a join", "peer", s.Peer(), "err", err)
+		m.refusedJoin(s.Peer(), err)
 	}
 	out, err := wire.SealJoined(m.Key.Private, answer)
 	if err == nil {

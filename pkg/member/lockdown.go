@@ -33,6 +33,7 @@ func (a *api) Lockdown(ctx context.Context) (control.Lockdown, error) {
 		stopped = []mesh.WorkloadID{}
 	}
 	m.Log.Warn("locked down", "stopped", len(stopped))
+	m.tell("lockdown", "", "")
 	return control.Lockdown{Locked: true, Since: at.Since, Stopped: stopped}, nil
 }
 
@@ -47,5 +48,6 @@ func (a *api) Unlock(ctx context.Context) (control.Lockdown, error) {
 	}
 	m.trustChanged()
 	m.Log.Warn("unlocked: the trust list counts again")
+	m.tell("unlock", "", "")
 	return control.Lockdown{Stopped: []mesh.WorkloadID{}}, nil
 }

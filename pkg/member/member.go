@@ -18,7 +18,9 @@ import (
 
 	"peercompute/pkg/admission"
 	"peercompute/pkg/alarm"
+	"peercompute/pkg/audit"
 	"peercompute/pkg/control"
+	"peercompute/pkg/event"
 	"peercompute/pkg/heartbeat"
 	"peercompute/pkg/identity"
 	"peercompute/pkg/mesh"
@@ -53,6 +55,8 @@ type Member struct {
 	Client  *request.Client
 	Alarms  *alarm.Book
 	Heart   *heartbeat.Heart
+	Audit   *audit.Log
+	Events  *event.Bus
 	Started time.Time
 
 	unlock func() error
@@ -87,7 +91,7 @@ func Open(cfg Config) (_ *Member, err error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	m := &Member{Config: cfg, Started: cfg.Now()}
+	m := &Member{Config: cfg, Started: cfg.Now(), Events: event.New(cfg.Now)}
 	if err := os.MkdirAll(cfg.Home, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot create the home directory: %w", err)
 	}
@@ -105,6 +109,7 @@ func Open(cfg Config) (_ *Member, err error) {
 	if err := m.openState(); err != nil {
 		return nil, err
 	}
+	m.Audit = audit.New(audit.Config{Store: m.Store, Now: cfg.Now})
 	if m.Trust, err = trust.Open(m.Store, m.Key.ID, cfg.Now); err != nil {
 		return nil, err
 	}
@@ -230,6 +235,11 @@ func (m *Member) connected(p mesh.PeerID, up bool) {
 	m.mu.Lock()
 	fs := m.onPeer
 	m.mu.Unlock()
+	name := "down"
+	if up {
+		name = "up"
+	}
+	m.Events.Publish(event.Event{Type: event.Connection, Name: name, Peer: p})
 	for _, f := range fs {
 		f(p, up)
 	}
@@ -248,7 +258,7 @@ func (m *Member) trustChanged() {
 // stops them from the edge inwards. parts run beside them. ready is called once
 // the node can be reached.
 func (m *Member) Run(ctx context.Context, handlers map[wire.Verb]request.Handler, w control.Workloads, h Hooks, ready func(), parts ...func(context.Context) error) error {
-	request.NewServer(request.Config{Key: m.Key, Net: m.Net, Gate: m.Gate, Store: m.Store, Now: m.Now, Log: m.Log, Handlers: handlers})
+	request.NewServer(request.Config{Key: m.Key, Net: m.Net, Gate: m.Gate, Store: m.Store, Now: m.Now, Log: m.Log, Handlers: handlers, Audit: m.Audit, Events: m.Events})
 	m.Net.HandleGuest(wire.ProtocolJoin, m.Trust.Expecting, m.onJoin)
 	m.setFree(h.Free)
 	m.Net.Handle(wire.ProtocolHeartbeat, m.onHeartbeat)
@@ -265,6 +275,7 @@ func (m *Member) Run(ctx context.Context, handlers map[wire.Verb]request.Handler
 	g, ctx := errgroup.WithContext(ctx)
 	listening := make(chan struct{})
 	g.Go(func() error { return m.Net.Run(ctx, func() { close(listening) }) })
+	g.Go(func() error { return m.Audit.Run(ctx) })
 	g.Go(func() error {
 		select {
 		case <-listening: // the API answers only once addresses are known

@@ -42,6 +42,7 @@ func (a *api) RemovePeer(ctx context.Context, ref string, keep bool) (control.Re
 	m.Gate.Forget(g.Peer)
 	m.Client.Forget(g.Peer)
 	m.trustChanged()
+	m.tell("grant.remove", g.Peer, g.Name)
 	m.at(stepForgotten)
 	stopped, err := a.hooks.Withdraw(ctx, g.Peer, keep)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"peercompute/pkg/control"
+	"peercompute/pkg/event"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/store"
 	"peercompute/pkg/supervisor"
@@ -41,6 +42,7 @@ type link struct {
 	gateway mesh.PeerID
 	wake    chan struct{}
 	stop    context.CancelFunc
+	events  *event.Bus
 
 	mu     sync.Mutex
 	up     bool
@@ -188,7 +190,7 @@ func (g *gateways) run(ctx context.Context) error {
 		for p := range want {
 			if g.links[p] == nil {
 				linkCtx, stop := context.WithCancel(ctx)
-				l := &link{gateway: p, wake: make(chan struct{}, 1), stop: stop, detail: "connecting"}
+				l := &link{gateway: p, wake: make(chan struct{}, 1), stop: stop, events: g.n.m.Events, detail: "connecting"}
 				g.links[p] = l
 				before, done := last[p], make(chan struct{})
 				last[p] = done
@@ -292,6 +294,7 @@ func (g *gateways) sync(ctx context.Context, l *link, confirmed map[mesh.Workloa
 			continue
 		}
 		delete(confirmed, id)
+		g.n.m.Events.Publish(event.Event{Type: event.Tunnel, Name: "withdrawn", Peer: l.gateway, Subject: string(id)})
 	}
 	for id, name := range want {
 		if confirmed[id] {
@@ -302,11 +305,13 @@ func (g *gateways) sync(ctx context.Context, l *link, confirmed map[mesh.Workloa
 		if err != nil {
 			why := g.n.m.Trust.Name(l.gateway) + " refused: " + mesh.AsError(err).Msg
 			g.setURL(id, publication{gateway: l.gateway, err: why})
+			g.n.m.Events.Publish(event.Event{Type: event.Tunnel, Name: "refused", Peer: l.gateway, Subject: string(id), Rule: mesh.AsError(err).Rule, Detail: why})
 			g.n.log.Warn("cannot publish", "workload", id, "gateway", l.gateway, "err", err)
 			continue
 		}
 		confirmed[id] = true
 		g.setURL(id, publication{gateway: l.gateway, url: out.URL})
+		g.n.m.Events.Publish(event.Event{Type: event.Tunnel, Name: "published", Peer: l.gateway, Subject: string(id), Detail: out.URL})
 	}
 }
 
@@ -355,8 +360,12 @@ func (g *gateways) leave(ctx context.Context, l *link, confirmed map[mesh.Worklo
 
 func (l *link) set(up bool, detail string) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	changed := l.up != up
 	l.up, l.detail = up, detail
+	l.mu.Unlock()
+	if changed {
+		l.events.Publish(event.Event{Type: event.Tunnel, Name: upOrDown(up), Peer: l.gateway, Detail: detail})
+	}
 }
 
 // report is for status.

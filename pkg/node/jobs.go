@@ -58,6 +58,9 @@ func (n *Node) job(ctx context.Context, who mesh.PeerID, g trust.Grant, request 
 		if err := n.decide(tx, policy, who, g, spec); err != nil {
 			return err
 		}
+		if err := n.note(tx, who, "run", w, describe(spec)); err != nil {
+			return err
+		}
 		n.mu.Lock()
 		n.jobs[request] = heldJob{who, spec}
 		n.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 
 	"peercompute/pkg/admission"
 	"peercompute/pkg/driver"
+	"peercompute/pkg/event"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/store"
 	"peercompute/pkg/supervisor"
@@ -28,6 +29,7 @@ type change struct {
 // apply makes a change on behalf of the local person.
 func (n *Node) apply(ctx context.Context, c change) error {
 	if err := n.m.Store.Update(ctx, c.commit); err != nil {
+		n.refusedLocally(err)
 		return err
 	}
 	c.after()
@@ -133,13 +135,17 @@ func (n *Node) deploy(ctx context.Context, who mesh.PeerID, g trust.Grant, reque
 				return err
 			}
 		}
-		return supervisor.Put(tx, supervisor.Record{Workload: w, Desired: supervisor.Run, Publish: spec.Publish})
+		if err := supervisor.Put(tx, supervisor.Record{Workload: w, Desired: supervisor.Run, Publish: spec.Publish}); err != nil {
+			return err
+		}
+		return n.note(tx, who, "deploy", w, describe(spec))
 	}
 	after := func() {
 		for _, r := range replaced {
 			n.sup.Kick(r.Workload.ID, r.Workload.Spec.Runtime)
 		}
 		n.sup.Kick(w.ID, spec.Runtime)
+		n.m.Events.Publish(event.Event{Type: event.Workload, Name: "deploy", Peer: who, Subject: string(w.ID), Detail: spec.Name})
 		n.log.Info("accepted a workload", "workload", w.ID, "name", spec.Name, "owner", who, "runtime", spec.Runtime)
 	}
 	return w, change{commit, after}, nil
@@ -164,8 +170,9 @@ func (n *Node) decide(tx *store.Tx, p admission.Policy, who mesh.PeerID, g trust
 	return admission.Decide(p, n.grantOf(who, g), spec, usage).Refusal(who)
 }
 
-// edit changes the record of a workload that who owns.
-func (n *Node) edit(who mesh.PeerID, id mesh.WorkloadID, f func(*supervisor.Record) error) change {
+// edit changes the record of a workload that who owns; action names the change in
+// the audit log.
+func (n *Node) edit(who mesh.PeerID, action string, id mesh.WorkloadID, f func(*supervisor.Record) error) change {
 	var kind mesh.Runtime
 	return change{
 		commit: func(tx *store.Tx) error {
@@ -177,21 +184,25 @@ func (n *Node) edit(who mesh.PeerID, id mesh.WorkloadID, f func(*supervisor.Reco
 			if err := f(&r); err != nil {
 				return err
 			}
-			return supervisor.Put(tx, r)
+			if err := supervisor.Put(tx, r); err != nil {
+				return err
+			}
+			return n.note(tx, who, action, r.Workload, "")
 		},
 		after: func() {
 			n.sup.Kick(id, kind)
 			n.gateways.poke()
+			n.m.Events.Publish(event.Event{Type: event.Workload, Name: action, Peer: who, Subject: string(id)})
 		},
 	}
 }
 
 func (n *Node) stop(who mesh.PeerID, id mesh.WorkloadID) change {
-	return n.edit(who, id, func(r *supervisor.Record) error { r.Desired = supervisor.Stop; return nil })
+	return n.edit(who, "stop", id, func(r *supervisor.Record) error { r.Desired = supervisor.Stop; return nil })
 }
 
 func (n *Node) remove(who mesh.PeerID, id mesh.WorkloadID, force bool) change {
-	return n.edit(who, id, func(r *supervisor.Record) error {
+	return n.edit(who, "remove", id, func(r *supervisor.Record) error {
 		st, _, _ := n.sup.Status(id)
 		if r.Desired == supervisor.Run && !r.Last.State.Final() && !force {
 			return mesh.Errorf(mesh.Conflict, "workload %s is %s", r.Workload.Spec.Name, st.State).
@@ -203,12 +214,14 @@ func (n *Node) remove(who mesh.PeerID, id mesh.WorkloadID, force bool) change {
 }
 
 func (n *Node) expose(who mesh.PeerID, id mesh.WorkloadID, p *mesh.Publication) (change, error) {
+	action := "unpublish"
 	if p != nil {
+		action = "publish"
 		if _, err := n.gateways.find(p.Gateway); err != nil {
 			return change{}, err
 		}
 	}
-	return n.edit(who, id, func(r *supervisor.Record) error {
+	return n.edit(who, action, id, func(r *supervisor.Record) error {
 		if p != nil && r.Workload.Spec.Runtime == mesh.Container && r.Workload.Spec.Port == 0 {
 			return mesh.Errorf(mesh.Invalid, "workload %s has no port to publish", r.Workload.Spec.Name).
 				WithHint("deploy it with --port, the port it listens on")

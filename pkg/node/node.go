@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"peercompute/pkg/admission"
+	"peercompute/pkg/audit"
 	"peercompute/pkg/blob"
 	"peercompute/pkg/control"
 	"peercompute/pkg/driver"
@@ -60,6 +61,8 @@ type Node struct {
 	mu    sync.Mutex
 	ready map[mesh.Runtime]readiness
 	jobs  map[wire.Digest]heldJob // foreground jobs, by the request that asked for them
+
+	states states // as last told
 }
 
 type readiness struct {
@@ -83,7 +86,10 @@ func New(cfg Config) (*Node, error) {
 	n.gateways = newGateways(n)
 	n.sup = supervisor.New(supervisor.Config{
 		Store: n.m.Store, Drivers: drivers, Log: n.log, Now: n.m.Now,
-		OnStatus: func(mesh.WorkloadID, mesh.Status) { n.gateways.poke() },
+		OnStatus: func(id mesh.WorkloadID, st mesh.Status) {
+			n.gateways.poke()
+			n.states.tell(n.m.Events, id, st)
+		},
 	})
 	n.m.OnTrust(n.gateways.poke)
 	n.m.OnPeer(n.gateways.peerChanged)
@@ -172,18 +178,18 @@ func (n *Node) withdraw(ctx context.Context, p mesh.PeerID, keep bool) ([]mesh.W
 	if keep {
 		return nil, nil
 	}
-	return n.stopAll(ctx, func(w mesh.Workload) bool { return w.Owner == p })
+	return n.stopAll(ctx, audit.Local, "its owner was removed", func(w mesh.Workload) bool { return w.Owner == p })
 }
 
 // halt ends every workload here.
 func (n *Node) halt(ctx context.Context) ([]mesh.WorkloadID, error) {
 	n.gateways.poke()
-	return n.stopAll(ctx, func(mesh.Workload) bool { return true })
+	return n.stopAll(ctx, audit.Local, "lockdown", func(mesh.Workload) bool { return true })
 }
 
 // stopAll asks for the end of every workload that which says, and lists those that
-// had not ended.
-func (n *Node) stopAll(ctx context.Context, which func(mesh.Workload) bool) ([]mesh.WorkloadID, error) {
+// had not ended. actor and why are for the record.
+func (n *Node) stopAll(ctx context.Context, actor, why string, which func(mesh.Workload) bool) ([]mesh.WorkloadID, error) {
 	var stopped []mesh.WorkloadID
 	runtimes := map[mesh.WorkloadID]mesh.Runtime{}
 	err := n.m.Store.Update(ctx, func(tx *store.Tx) error {
@@ -199,6 +205,9 @@ func (n *Node) stopAll(ctx context.Context, which func(mesh.Workload) bool) ([]m
 			r.Desired = supervisor.Stop
 			if err == nil {
 				err = supervisor.Put(tx, r)
+			}
+			if err == nil {
+				err = audit.Append(tx, n.entry(actor, "stop", r.Workload, why))
 			}
 			stopped = append(stopped, r.Workload.ID)
 			runtimes[r.Workload.ID] = r.Workload.Spec.Runtime

@@ -6,6 +6,7 @@ import (
 
 	"peercompute/pkg/admission"
 	"peercompute/pkg/control"
+	"peercompute/pkg/event"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/store"
 )
@@ -42,11 +43,28 @@ func (a *api) Pause(ctx context.Context, d time.Duration) (control.Pause, error)
 	if d > 0 {
 		p.Until = a.n.m.Now().Add(d).UTC()
 	}
-	err := a.n.m.Store.Update(ctx, func(tx *store.Tx) error { return tx.PutJSON(store.Lend, keyPause, p) })
+	err := a.n.m.Store.Update(ctx, func(tx *store.Tx) error {
+		if err := tx.PutJSON(store.Lend, keyPause, p); err != nil {
+			return err
+		}
+		return a.n.noteLocal(tx, "pause", p.Until)
+	})
+	if err == nil {
+		a.n.m.Events.Publish(event.Event{Type: event.Admission, Name: "pause"})
+	}
 	return control.Pause{Paused: true, Until: p.Until}, err
 }
 
 // Resume takes peers' new work again.
 func (a *api) Resume(ctx context.Context) (control.Pause, error) {
-	return control.Pause{}, a.n.m.Store.Update(ctx, func(tx *store.Tx) error { return tx.Delete(store.Lend, keyPause) })
+	err := a.n.m.Store.Update(ctx, func(tx *store.Tx) error {
+		if err := tx.Delete(store.Lend, keyPause); err != nil {
+			return err
+		}
+		return a.n.noteLocal(tx, "resume", time.Time{})
+	})
+	if err == nil {
+		a.n.m.Events.Publish(event.Event{Type: event.Admission, Name: "resume"})
+	}
+	return control.Pause{}, err
 }

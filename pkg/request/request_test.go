@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"peercompute/pkg/admission"
+	"peercompute/pkg/audit"
 	"peercompute/pkg/identity"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/peernet"
@@ -26,6 +27,7 @@ type node struct {
 	key    *identity.Key
 	store  *store.Store
 	trust  *trust.List
+	audit  *audit.Log
 	net    *peernet.Net
 	client *Client
 	skew   atomic.Int64 // added to the clock, ns
@@ -56,7 +58,8 @@ func newNode(t *testing.T, handlers map[wire.Verb]Handler) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	NewServer(Config{Key: n.key, Net: n.net, Gate: gate, Store: n.store, Now: n.now, Log: slog.New(slog.DiscardHandler), Handlers: handlers})
+	n.audit = audit.New(audit.Config{Store: n.store, Now: n.now})
+	NewServer(Config{Key: n.key, Net: n.net, Gate: gate, Store: n.store, Now: n.now, Log: slog.New(slog.DiscardHandler), Handlers: handlers, Audit: n.audit})
 	n.client = NewClient(n.key, n.net, n.now)
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, done := make(chan struct{}), make(chan error, 1)

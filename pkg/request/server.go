@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"peercompute/pkg/admission"
+	"peercompute/pkg/audit"
+	"peercompute/pkg/event"
 	"peercompute/pkg/identity"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/peernet"
@@ -55,6 +57,8 @@ type Config struct {
 	Now      func() time.Time
 	Log      *slog.Logger
 	Handlers map[wire.Verb]Handler
+	Audit    *audit.Log
+	Events   *event.Bus // may be nil
 }
 
 // Server answers hellos and requests.
@@ -115,12 +119,12 @@ func (s *Server) serve(ctx context.Context, st *peernet.Stream, data []byte) err
 	o, err := wire.OpenRequest(data)
 	if err != nil {
 		// Not even well formed: there is no request to answer in its name.
-		s.refused(st.Peer(), "unreadable", err)
+		s.cfg.Audit.Note(s.refused(st.Peer(), "unreadable", err))
 		return s.answerUnsigned(st, data, err)
 	}
 	ticket, prior, err := s.cfg.Gate.Admit(ctx, st.Peer(), o)
 	if err != nil {
-		s.refused(st.Peer(), o.Verb.String(), err)
+		s.cfg.Audit.Note(s.refused(st.Peer(), o.Verb.String(), err))
 		answer, sealErr := s.seal(o, st.Peer(), nil, err) // who sent it need not be who signed it
 		if sealErr != nil {
 			return sealErr
@@ -145,10 +149,13 @@ func (s *Server) act(ctx context.Context, st *peernet.Stream, t *admission.Ticke
 		if reply.Stream != nil {
 			keep = nil // a stream cannot be given twice
 		}
-		herr = t.Finish(ctx, keep, reply.Commit)
+		herr = t.Finish(ctx, keep, s.recorded(t, reply.Commit))
 		if herr == nil {
 			if reply.After != nil {
 				reply.After()
+			}
+			if reply.Commit != nil {
+				s.cfg.Events.Publish(event.Event{Type: event.Admission, Name: "accepted", Peer: t.From, Subject: t.Verb.String()})
 			}
 			if err := send(st, answer); err != nil {
 				if reply.Cancel != nil {
@@ -165,14 +172,14 @@ func (s *Server) act(ctx context.Context, st *peernet.Stream, t *admission.Ticke
 			reply.Cancel()
 		}
 	}
-	s.refused(t.From, t.Verb.String(), herr)
+	entry := s.refused(t.From, t.Verb.String(), herr)
 	answer, err := s.seal(t.Opened, t.From, nil, herr)
 	if err != nil {
 		return err
 	}
 	// On a full disk a refusal cannot be recorded. It may be told all the same: nothing
 	// was done, and that is what a repetition will hear.
-	if err := t.Finish(ctx, answer, nil); err != nil && mesh.AsError(err).Rule != mesh.RuleDisk {
+	if err := t.Refuse(ctx, answer, s.note(entry)); err != nil && mesh.AsError(err).Rule != mesh.RuleDisk {
 		return fmt.Errorf("cannot record a refusal: %w", err)
 	}
 	return send(st, answer)
@@ -184,11 +191,6 @@ func (s *Server) handle(ctx context.Context, t *admission.Ticket) (Reply, error)
 		return Reply{}, mesh.Errorf(mesh.Unsupported, "this node does not take %s requests", t.Verb).WithRule("request.verb")
 	}
 	return h(ctx, &Call{From: t.From, Grant: t.Grant, Digest: t.Digest, Body: t.Body})
-}
-
-func (s *Server) refused(p mesh.PeerID, what string, err error) {
-	e := mesh.AsError(err)
-	s.cfg.Log.Info("refused a request", "peer", p, "verb", what, "kind", e.Kind, "rule", e.Rule, "reason", e.Error())
 }
 
 func (s *Server) seal(o *wire.Opened, to mesh.PeerID, body any, failure error) ([]byte, error) {

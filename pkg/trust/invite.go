@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"peercompute/pkg/audit"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/store"
 )
@@ -70,7 +71,10 @@ func (l *List) Invite(ctx context.Context, i Invite) (Invite, error) {
 		if open = len(left) + 1; open > MaxInvites {
 			return mesh.Errorf(mesh.Quota, "%d invites are open already", MaxInvites).WithHint("withdraw some: peerctl peers invites")
 		}
-		return tx.PutJSON(store.Invites, []byte(i.ID), i)
+		if err := tx.PutJSON(store.Invites, []byte(i.ID), i); err != nil {
+			return err
+		}
+		return l.note(tx, audit.Local, "invite.open", i.ID, i.describe())
 	})
 	if err == nil {
 		l.noteInvites()
@@ -127,7 +131,10 @@ func (l *List) Withdraw(ctx context.Context, id string) error {
 		if tx.Get(store.Invites, []byte(id)) == nil {
 			return mesh.Errorf(mesh.NotFound, "there is no open invite %q", id).WithHint("list them with: peerctl peers invites")
 		}
-		return tx.Delete(store.Invites, []byte(id))
+		if err := tx.Delete(store.Invites, []byte(id)); err != nil {
+			return err
+		}
+		return l.note(tx, audit.Local, "invite.withdraw", id, "")
 	})
 	if err == nil {
 		l.noteInvites()
@@ -198,7 +205,7 @@ func (l *List) Redeem(ctx context.Context, p mesh.PeerID, name string, addrs []s
 			g.Addrs = append(g.Addrs, a)
 		}
 	}
-	err = l.put(ctx, g, func(tx *store.Tx) error {
+	err = l.put(ctx, p.String(), g, func(tx *store.Tx) error {
 		var i Invite
 		ok, err := tx.GetJSON(store.Invites, []byte(used.ID), &i)
 		if err != nil {
@@ -206,6 +213,9 @@ func (l *List) Redeem(ctx context.Context, p mesh.PeerID, name string, addrs []s
 		}
 		if !ok || i.Uses < 1 {
 			return mesh.Errorf(mesh.Denied, "the invite is used up").WithRule("join.secret")
+		}
+		if err := l.note(tx, p.String(), "invite.use", i.ID, ""); err != nil {
+			return err
 		}
 		if i.Uses--; i.Uses == 0 {
 			return tx.Delete(store.Invites, []byte(i.ID))

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"peercompute/pkg/audit"
 	"peercompute/pkg/identity"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/store"
@@ -139,11 +140,12 @@ func (l *List) Name(p mesh.PeerID) string {
 func (l *List) Put(ctx context.Context, g Grant) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	return l.put(ctx, g, nil)
+	return l.put(ctx, audit.Local, g, nil)
 }
 
-// put is Put with something more in the same transaction; writing is held.
-func (l *List) put(ctx context.Context, g Grant, also func(*store.Tx) error) error {
+// put is Put on actor's account, with something more in the same transaction;
+// writing is held.
+func (l *List) put(ctx context.Context, actor string, g Grant, also func(*store.Tx) error) error {
 	g.Quota.Form = quotaForm
 	if err := g.validate(); err != nil {
 		return err
@@ -168,7 +170,7 @@ func (l *List) put(ctx context.Context, g Grant, also func(*store.Tx) error) err
 	if !exists && n >= MaxPeers {
 		return mesh.Errorf(mesh.Quota, "the trust list is full: %d peers", MaxPeers).WithHint("remove some: peerctl peers remove")
 	}
-	return l.commit(ctx, at, opPut, g, also)
+	return l.commit(ctx, actor, at, opPut, g, also)
 }
 
 // removal is a removal whose later steps are not finished.
@@ -189,7 +191,7 @@ func (l *List) Remove(ctx context.Context, p mesh.PeerID, keep bool) (Grant, err
 	if !ok {
 		return Grant{}, mesh.Errorf(mesh.NotFound, "peer %s is not on the trust list", p)
 	}
-	return g, l.commit(ctx, at, opRemove, g, func(tx *store.Tx) error {
+	return g, l.commit(ctx, audit.Local, at, opRemove, g, func(tx *store.Tx) error {
 		return tx.PutJSON(store.TrustTasks, []byte(p), removal{p, keep})
 	})
 }
@@ -218,13 +220,18 @@ func (l *List) Unfinished(fn func(p mesh.PeerID, keep bool)) error {
 	return err
 }
 
-func (l *List) commit(ctx context.Context, at head, op string, g Grant, also func(*store.Tx) error) error {
+func (l *List) commit(ctx context.Context, actor string, at head, op string, g Grant, also func(*store.Tx) error) error {
 	var next head
 	err := l.store.Update(ctx, func(tx *store.Tx) (err error) {
-		if next, err = appendEntry(tx, at, l.now(), op, g); err != nil || also == nil {
+		if next, err = appendEntry(tx, at, l.now(), op, g); err != nil {
 			return err
 		}
-		return also(tx)
+		if also != nil {
+			if err := also(tx); err != nil {
+				return err
+			}
+		}
+		return l.note(tx, actor, "grant."+op, g.Peer.String(), g.describe())
 	})
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"peercompute/pkg/audit"
 	"peercompute/pkg/store"
 )
 
@@ -22,7 +23,12 @@ func (l *List) Lock(ctx context.Context) (Lockdown, error) {
 	if have, locked := l.Locked(); locked {
 		return have, nil
 	}
-	err := l.store.Update(ctx, func(tx *store.Tx) error { return tx.PutJSON(store.Meta, keyLockdown, now) })
+	err := l.store.Update(ctx, func(tx *store.Tx) error {
+		if err := tx.PutJSON(store.Meta, keyLockdown, now); err != nil {
+			return err
+		}
+		return l.note(tx, audit.Local, "lockdown", "", "")
+	})
 	if err == nil {
 		l.setLocked(&now)
 	}
@@ -42,7 +48,12 @@ func (l *List) LockAnew(ctx context.Context, reason string) (Lockdown, error) {
 
 // Unlock makes the list count again.
 func (l *List) Unlock(ctx context.Context) error {
-	err := l.store.Update(ctx, func(tx *store.Tx) error { return tx.Delete(store.Meta, keyLockdown) })
+	err := l.store.Update(ctx, func(tx *store.Tx) error {
+		if err := tx.Delete(store.Meta, keyLockdown); err != nil {
+			return err
+		}
+		return l.note(tx, audit.Local, "unlock", "", "")
+	})
 	if err == nil {
 		l.setLocked(nil)
 	}

@@ -52,12 +52,13 @@ const (
 	VerbUnpublish Verb = 11 // peer to gateway
 	VerbExpose    Verb = 12 // deployer to peer: give the workload a public name
 	VerbHide      Verb = 13 // deployer to peer: withdraw it
+	VerbExplain   Verb = 14 // what would be decided of a deploy; nothing is done
 )
 
 var verbNames = map[Verb]string{
 	VerbPutModule: "put-module", VerbDeploy: "deploy", VerbStop: "stop", VerbRemove: "remove", VerbList: "list",
 	VerbInspect: "inspect", VerbWatch: "watch", VerbLogs: "logs", VerbRun: "run", VerbPublish: "publish",
-	VerbUnpublish: "unpublish", VerbExpose: "expose", VerbHide: "hide",
+	VerbUnpublish: "unpublish", VerbExpose: "expose", VerbHide: "hide", VerbExplain: "explain",
 }
 
 // String is the verb's stable name; it is also part of the signed payload type.
