@@ -2,6 +2,7 @@ package audit
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"sync"
 	"time"
 
@@ -71,4 +72,27 @@ func (l *Log) Standing(h Head) (s Standing, err error) {
 		return err
 	})
 	return s, err
+}
+
+// Read returns up to most entries, from the one numbered from on. What cannot be
+// read is an error; whether the chain holds only Verify says.
+func (l *Log) Read(from uint64, most int) ([]Line, error) {
+	var out []Line
+	err := l.cfg.Store.View(func(tx *store.Tx) error {
+		return tx.Each(store.Audit, key(from), func(k, v []byte) (bool, error) {
+			if len(out) == most {
+				return false, nil
+			}
+			if len(k) != 8 || len(v) < sha256.Size {
+				return false, broken(from+uint64(len(out)), "it cannot be read")
+			}
+			e, err := decode(v[sha256.Size:])
+			if err != nil {
+				return false, broken(binary.BigEndian.Uint64(k), "it cannot be read")
+			}
+			out = append(out, Line{e, Hash(v[:sha256.Size])})
+			return true, nil
+		})
+	})
+	return out, err
 }

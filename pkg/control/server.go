@@ -20,6 +20,7 @@ import (
 
 // Members is what every node answers.
 type Members interface {
+	Journal
 	Whoami(ctx context.Context) (Whoami, error)
 	Status(ctx context.Context) (Status, error)
 	Peers(ctx context.Context) ([]Peer, error)
@@ -39,6 +40,7 @@ type Members interface {
 // Workloads is what a node answers that runs workloads. Refs are names or unique
 // ID prefixes; peer narrows the search and may be empty.
 type Workloads interface {
+	Decider
 	Pause(ctx context.Context, d time.Duration) (Pause, error)
 	Resume(ctx context.Context) (Pause, error)
 	UploadModule(ctx context.Context, r io.Reader) (Module, error)
@@ -182,7 +184,9 @@ func (s *Server) routes() http.Handler {
 		return m.Join(r.Context(), j)
 	})
 	s.identityRoutes(get)
+	journalRoutes(mux, get, m)
 	if s.cfg.Workloads != nil {
+		deciderRoutes(get, s.cfg.Workloads)
 		s.workloadRoutes(mux, get)
 	}
 	mux.HandleFunc("/", reply(func(r *http.Request) (any, error) {

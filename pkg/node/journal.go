@@ -28,6 +28,9 @@ func (n *Node) entry(actor, action string, w mesh.Workload, detail string) audit
 	} else {
 		detail = w.Spec.Name + ": " + detail
 	}
+	if owner := n.actor(w.Owner); owner != actor {
+		detail += ", of " + owner
+	}
 	return audit.Entry{Time: n.m.Now(), Actor: actor, Action: action, Subject: string(w.ID), Outcome: audit.Done, Detail: detail}
 }
 

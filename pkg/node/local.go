@@ -115,18 +115,8 @@ func (n *Node) deploy(ctx context.Context, who mesh.PeerID, g trust.Grant, reque
 		if err := n.decide(tx, policy, who, g, spec); err != nil {
 			return err
 		}
-		err := supervisor.Each(tx, func(r supervisor.Record) error {
-			if r.Workload.Owner != who || r.Workload.Spec.Name != spec.Name || r.Desired == supervisor.Remove {
-				return nil
-			}
-			if r.Last.State == mesh.Failed { // nothing of it runs, and nothing would by itself
-				replaced = append(replaced, r)
-				return nil
-			}
-			return mesh.Errorf(mesh.Conflict, "a workload called %q is there already (%s)", spec.Name, r.Workload.ID).
-				WithRule("workload.name").WithHint("choose another --name, or remove that one: peerctl rm %s", spec.Name)
-		})
-		if err != nil {
+		var err error
+		if replaced, err = namesakes(tx, who, spec.Name); err != nil {
 			return err
 		}
 		for _, r := range replaced {
@@ -151,13 +141,39 @@ func (n *Node) deploy(ctx context.Context, who mesh.PeerID, g trust.Grant, reque
 	return w, change{commit, after}, nil
 }
 
+// namesakes lists who's workloads of a name that a new one would replace: those
+// that failed. Any other is a conflict.
+func namesakes(tx *store.Tx, who mesh.PeerID, name string) (failed []supervisor.Record, err error) {
+	err = supervisor.Each(tx, func(r supervisor.Record) error {
+		if r.Workload.Owner != who || r.Workload.Spec.Name != name || r.Desired == supervisor.Remove {
+			return nil
+		}
+		if r.Last.State == mesh.Failed { // nothing of it runs, and nothing would by itself
+			failed = append(failed, r)
+			return nil
+		}
+		return mesh.Errorf(mesh.Conflict, "a workload called %q is there already (%s)", name, r.Workload.ID).
+			WithRule("workload.name").WithHint("choose another --name, or remove that one: peerctl rm %s", name)
+	})
+	return failed, err
+}
+
 func (n *Node) decide(tx *store.Tx, p admission.Policy, who mesh.PeerID, g trust.Grant, spec mesh.Spec) error {
+	p, g, usage, err := n.weigh(tx, p, who, g)
+	if err != nil {
+		return err
+	}
+	return admission.Decide(p, g, spec, usage).Refusal(who)
+}
+
+// weigh is what a decision about who's request is made from, besides its spec.
+func (n *Node) weigh(tx *store.Tx, p admission.Policy, who mesh.PeerID, g trust.Grant) (admission.Policy, trust.Grant, admission.Usage, error) {
 	if who == n.m.Key.ID {
 		p.Paused = nil // the pause is for what is lent
 	}
 	usage, err := supervisor.Usage(tx, who)
 	if err != nil {
-		return err
+		return p, g, usage, err
 	}
 	n.mu.Lock()
 	for _, j := range n.jobs {
@@ -167,7 +183,7 @@ func (n *Node) decide(tx *store.Tx, p admission.Policy, who mesh.PeerID, g trust
 		}
 	}
 	n.mu.Unlock()
-	return admission.Decide(p, n.grantOf(who, g), spec, usage).Refusal(who)
+	return p, n.grantOf(who, g), usage, nil
 }
 
 // edit changes the record of a workload that who owns; action names the change in

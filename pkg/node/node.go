@@ -238,5 +238,6 @@ func (n *Node) handlers() map[wire.Verb]request.Handler {
 		wire.VerbRun:       n.onRun,
 		wire.VerbExpose:    n.onExpose,
 		wire.VerbHide:      n.onHide,
+		wire.VerbExplain:   n.onExplain,
 	}
 }

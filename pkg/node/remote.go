@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -56,7 +57,11 @@ func (n *Node) elsewhere(p mesh.PeerID, err error) error {
 	name := n.m.Trust.Name(p)
 	var refused *request.Refused
 	if errors.As(err, &refused) {
-		return &control.PeerError{Peer: name, Cause: refused.Cause}
+		cause := *refused.Cause
+		if rest, ok := strings.CutPrefix(cause.Hint, "ask its owner "); ok {
+			cause.Hint = "ask " + name + " " + rest
+		}
+		return &control.PeerError{Peer: name, Cause: &cause}
 	}
 	e := mesh.AsError(err)
 	if e.Kind == mesh.Unavailable || e.Kind == mesh.Timeout {

@@ -20,6 +20,13 @@ type Deploy struct {
 	Spec mesh.Spec `cbor:"1,keyasint"`
 }
 
+// Explained is what the peer would decide of a deploy, rule by rule, in the order
+// in which it asks them. It is signed like any answer, and true of that moment only.
+type Explained struct {
+	Checks []mesh.Check `cbor:"1,keyasint"`
+	Spec   mesh.Spec    `cbor:"2,keyasint"` // with defaults filled in
+}
+
 // Accepted is the signed acceptance of a deploy: evidence for the asker.
 type Accepted struct {
 	Workload mesh.WorkloadID `cbor:"1,keyasint"`
