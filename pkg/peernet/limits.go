@@ -49,15 +49,11 @@ func newResourceManager(allowed func(mesh.PeerID) bool) (network.ResourceManager
 		Stream: rcmgr.ResourceLimits{Streams: 1, StreamsInbound: 1, StreamsOutbound: 1, Memory: 32 << 20},
 	}
 	limits := cfg.Build(rcmgr.DefaultLimits.AutoScale())
-	rm, err := rcmgr.NewResourceManager(byTrust{rcmgr.NewFixedLimiter(limits), allowed},
+	return rcmgr.NewResourceManager(byTrust{rcmgr.NewFixedLimiter(limits), allowed},
 		rcmgr.WithMetricsDisabled(),
 		rcmgr.WithLimitPerSubnet(
 			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: maxTransient}},
 			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: maxTransient}}))
-	if err != nil {
-		return nil, err
-	}
-	return newHalfOpen(rm), nil
 }
 
 // byTrust gives a peer that is not trusted little. Trust is asked at each use, so
