@@ -20,6 +20,7 @@ type deployFlags struct {
 	restart mesh.Restart
 	egress  mesh.Egress
 	detach  bool
+	dryRun  bool
 }
 
 func cmdDeploy(a *app) *cobra.Command {
@@ -36,15 +37,21 @@ published, else its ID; what happens meanwhile is told on stderr.`,
 		Args:              programArgs("an IMAGE or a FILE.wasm", false),
 		ValidArgsFunction: completeModules,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if f.gateway != "" && !f.publish {
-				if cmd.Flags().Changed("publish") {
-					return usagef("--gateway contradicts --publish=false")
-				}
-				f.publish = true
+			if err := f.settle(cmd); err != nil {
+				return err
 			}
 			return a.deploy(cmd.Context(), &f, args[0], args[1:])
 		},
 	}
+	a.addDeployFlags(cmd, &f)
+	flags := cmd.Flags()
+	flags.BoolVarP(&f.detach, "detach", "d", false, "return as soon as the peer has accepted it")
+	flags.BoolVar(&f.dryRun, "dry-run", false, "only ask what would be decided, rule by rule, and do nothing")
+	return cmd
+}
+
+// addDeployFlags adds what says how a workload is to run.
+func (a *app) addDeployFlags(cmd *cobra.Command, f *deployFlags) {
 	a.addWorkFlags(cmd, &f.workFlags)
 	flags := cmd.Flags()
 	portVar(flags, &f.port, "port", "TCP port that a container listens on")
@@ -54,9 +61,19 @@ published, else its ID; what happens meanwhile is told on stderr.`,
 	choiceVar(cmd, flags, &f.restart, "restart", "", "when to start it again: no, on-failure or always (default on-failure)",
 		mesh.RestartNo, mesh.RestartOnFailure, mesh.RestartAlways)
 	choiceVar(cmd, flags, &f.egress, "egress", "", "what it may connect to: none is all there is", mesh.EgressNone)
-	flags.BoolVarP(&f.detach, "detach", "d", false, "return as soon as the peer has accepted it")
 	completeFlag(cmd, "gateway", a.completePeerFlag())
-	return cmd
+}
+
+// settle draws the conclusions from flags that belong together.
+func (f *deployFlags) settle(cmd *cobra.Command) error {
+	if f.gateway == "" || f.publish {
+		return nil
+	}
+	if cmd.Flags().Changed("publish") {
+		return usagef("--gateway contradicts --publish=false")
+	}
+	f.publish = true
+	return nil
 }
 
 func (a *app) deploy(ctx context.Context, f *deployFlags, target string, args []string) error {
@@ -90,6 +107,9 @@ func (a *app) deploy(ctx context.Context, f *deployFlags, target string, args []
 	}
 	if err := check(spec); err != nil {
 		return err
+	}
+	if f.dryRun {
+		return a.askDecision(ctx, control.Deploy{Peer: f.peer, Spec: spec})
 	}
 	return a.withClient(func(c *control.Client) error {
 		p := a.progress()

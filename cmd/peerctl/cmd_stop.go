@@ -10,13 +10,26 @@ import (
 )
 
 func cmdStop(a *app) *cobra.Command {
-	var peer string
+	var peer, from string
+	one := takes("a WORKLOAD (its name or the start of its ID)…")
 	cmd := &cobra.Command{
-		Use:     "stop WORKLOAD…",
-		Short:   "Stop workloads, keeping their record and log",
-		Example: `  peerctl stop hello`,
-		Args:    takes("a WORKLOAD (its name or the start of its ID)…"),
+		Use:   "stop WORKLOAD…",
+		Short: "Stop workloads, keeping their record and log",
+		Example: `  peerctl stop hello
+  peerctl stop --from bob`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if from == "" {
+				return one(cmd, args)
+			}
+			if len(args) > 0 || peer != "" {
+				return usagef("--from stops all that a peer runs on this machine: it takes no WORKLOAD and no --peer")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if from != "" {
+				return a.stopFrom(cmd.Context(), from)
+			}
 			return a.each(args, func(c *control.Client, ref string) (control.Workload, error) {
 				return c.Stop(cmd.Context(), ref, peer)
 			})
@@ -24,7 +37,30 @@ func cmdStop(a *app) *cobra.Command {
 		ValidArgsFunction: a.completeWorkloads,
 	}
 	a.peerFlag(cmd, &peer)
+	cmd.Flags().StringVar(&from, "from", "", "all workloads here that this peer deployed: its `NAME` or ID")
+	completeFlag(cmd, "from", a.completePeerFlag())
 	return cmd
+}
+
+func (a *app) stopFrom(ctx context.Context, from string) error {
+	return a.withClient(func(c *control.Client) error {
+		stopped, err := c.StopFrom(ctx, from)
+		if err != nil {
+			return err
+		}
+		if a.json() {
+			return a.printJSON(stopped)
+		}
+		if len(stopped) == 0 {
+			a.note("nothing of %s runs here", from)
+		}
+		for _, w := range stopped {
+			if err := a.println(w.Name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // each does the same to several workloads and prints the name of each, or one JSON

@@ -27,6 +27,7 @@ const (
 func commands() []command {
 	return []command{
 		{groupWork, cmdDeploy},
+		{groupWork, cmdExplain},
 		{groupWork, cmdRun},
 		{groupWork, cmdReceipts},
 		{groupWork, cmdPs},
@@ -44,6 +45,8 @@ func commands() []command {
 		{groupNode, cmdWhoami},
 		{groupNode, cmdStatus},
 		{groupNode, cmdAlarms},
+		{groupNode, cmdEvents},
+		{groupNode, cmdAudit},
 		{groupNode, cmdVersion},
 		{groupNode, cmdCompletion},
 	}

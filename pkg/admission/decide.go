@@ -4,6 +4,7 @@
 package admission
 
 import (
+	"strings"
 	"time"
 
 	"peercompute/pkg/mesh"
@@ -91,8 +92,13 @@ func (d Decision) Refusal(asker mesh.PeerID) error {
 		return mesh.Errorf(mesh.Denied, "denied by default").WithRule("default")
 	}
 	e := mesh.Errorf(d.Kind, "%s", d.Reason).WithRule(d.Rule)
-	if d.Ask != "" {
+	switch {
+	case d.Ask != "":
 		e = e.WithHint("ask its owner for: peerctl peers allow %s %s", asker, d.Ask)
+	case strings.HasPrefix(d.Rule, "host."):
+		e = e.WithHint("choose another --peer, or try again once less runs there; peerctl explain shows every rule")
+	default:
+		e = e.WithHint("ask for less, or choose another --peer; peerctl explain shows every rule")
 	}
 	return e
 }

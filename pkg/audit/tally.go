@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"peercompute/pkg/mesh"
 	"peercompute/pkg/store"
 )
 
@@ -126,7 +127,7 @@ func (l *Log) flush(ctx context.Context, over func(*tally) bool) error {
 	if len(out) == 0 {
 		return nil
 	}
-	return l.cfg.Store.Update(ctx, func(tx *store.Tx) error {
+	err := l.cfg.Store.Update(ctx, func(tx *store.Tx) error {
 		for _, e := range out {
 			if err := Append(tx, e); err != nil {
 				return err
@@ -134,4 +135,12 @@ func (l *Log) flush(ctx context.Context, over func(*tally) bool) error {
 		}
 		return nil
 	})
+	if mesh.AsError(err) != nil && mesh.AsError(err).Rule == mesh.RuleDisk { // there may be room later
+		l.mu.Lock()
+		l.due = append(out, l.due...)
+		l.due = l.due[:min(len(l.due), maxDue)]
+		l.mu.Unlock()
+		return nil
+	}
+	return err
 }

@@ -62,7 +62,7 @@ func (m *Member) setFree(f func() *wire.Capacity) {
 func (m *Member) describeSelf(to mesh.PeerID) heartbeat.Self {
 	s := heartbeat.Self{Incarnation: m.Store.Incarnation()}
 	s.Trust.Seq, s.Trust.Hash = m.Trust.Head()
-	head, err := m.auditLog().Head()
+	head, err := m.Audit.Head()
 	if err != nil {
 		m.Log.Error("cannot read the head of the audit log", "err", err)
 	}
@@ -76,8 +76,6 @@ func (m *Member) describeSelf(to mesh.PeerID) heartbeat.Self {
 	return s
 }
 
-func (m *Member) auditLog() *audit.Log { return audit.New(audit.Config{Store: m.Store, Now: m.Now}) }
-
 // logsContain says whether both logs still hold what was their head once. Old
 // entries of the audit log go, and leave a mark that says so.
 func (m *Member) logsContain(trusted, audited wire.Head) (bool, error) {
@@ -85,7 +83,7 @@ func (m *Member) logsContain(trusted, audited wire.Head) (bool, error) {
 	if err != nil || !ok {
 		return false, err
 	}
-	s, err := m.auditLog().Standing(audit.Head{Seq: audited.Seq, Hash: audited.Hash})
+	s, err := m.Audit.Standing(audit.Head{Seq: audited.Seq, Hash: audited.Hash})
 	return s != audit.Foreign, err
 }
 
