@@ -13,6 +13,7 @@ import (
 
 type deployFlags struct {
 	workFlags
+	server  serverFlags
 	port    uint16
 	disk    int64
 	publish bool
@@ -29,9 +30,11 @@ func cmdDeploy(a *app) *cobra.Command {
 		Use:   "deploy IMAGE|FILE.wasm [-- ARGS…]",
 		Short: "Start a container or a WASM service, here or on a peer",
 		Long: `Starts a container from an image, or a WASM program that answers HTTP requests
-(CGI, WASI preview 1), and waits until it answers. Prints its URL if it is
-published, else its ID; what happens meanwhile is told on stderr.`,
+(WASI preview 1: CGI, or with --serve a server that accepts connections), and
+waits until it answers. Prints its URL if it is published, else its ID; what
+happens meanwhile is told on stderr.`,
 		Example: `  peerctl deploy hello.wasm --publish
+  peerctl deploy api.wasm --serve --idle 10m --allow-host db.example.org:443
   peerctl deploy nginx:1.27 --peer bob --port 80 --publish
   peerctl deploy worker:2 --peer bob --memory 512M --env-file prod.env -- --queue mail`,
 		Args:              programArgs("an IMAGE or a FILE.wasm", false),
@@ -53,6 +56,7 @@ published, else its ID; what happens meanwhile is told on stderr.`,
 // addDeployFlags adds what says how a workload is to run.
 func (a *app) addDeployFlags(cmd *cobra.Command, f *deployFlags) {
 	a.addWorkFlags(cmd, &f.workFlags)
+	f.server.add(cmd)
 	flags := cmd.Flags()
 	portVar(flags, &f.port, "port", "TCP port that a container listens on")
 	sizeVar(flags, &f.disk, "disk", "scratch space of a container (default "+formatSize(mesh.DefaultDisk)+")")
@@ -81,7 +85,13 @@ func (a *app) deploy(ctx context.Context, f *deployFlags, target string, args []
 	if err != nil {
 		return err
 	}
-	spec.Port, spec.Restart, spec.Egress, spec.Resources.Disk = f.port, f.restart, f.egress, f.disk
+	spec.Port, spec.Restart = f.port, f.restart
+	if f.egress != "" {
+		spec.Egress = f.egress
+	}
+	if f.disk != 0 {
+		spec.Resources.Disk = f.disk
+	}
 	if f.publish {
 		spec.Publish = &mesh.Publication{Gateway: f.gateway}
 	}
@@ -96,6 +106,7 @@ func (a *app) deploy(ctx context.Context, f *deployFlags, target string, args []
 		}
 		defer mod.Close()
 		asModule(&spec, mod, mesh.HTTP)
+		f.server.apply(&spec)
 	} else {
 		spec.Runtime, spec.Image = mesh.Container, target
 		if spec.Name == "" {
@@ -126,13 +137,20 @@ func (a *app) deploy(ctx context.Context, f *deployFlags, target string, args []
 func (f *deployFlags) misplaced(wasm bool) error {
 	switch {
 	case wasm && f.port != 0:
-		return usagef("--port is for containers: a WASM service is handed each request, it does not listen")
+		return usagef("--port is for containers: a WASM service is handed each request, or with --serve finds its listener open")
 	case wasm && f.disk != 0:
-		return usagef("--disk is for containers: a WASM program has no files")
+		return usagef("--disk is for containers: the files of a WASM program are --scratch")
+	case wasm && f.egress != "" && len(f.guest.hosts) > 0:
+		return usagef("--egress contradicts --allow-host")
 	case !wasm && f.timeout != 0:
 		return usagef("--timeout is for WASM programs: a container runs until it is stopped")
 	}
-	return nil
+	if !wasm {
+		if err := f.guest.misplaced(); err != nil {
+			return err
+		}
+	}
+	return f.server.misplaced(wasm)
 }
 
 func (a *app) sendDeploy(ctx context.Context, c *control.Client, p *progress, d control.Deploy) error {

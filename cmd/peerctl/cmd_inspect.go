@@ -81,7 +81,17 @@ func specLines(line func(key, text string), w control.Workload) {
 		line("port", fmt.Sprint(s.Port))
 	}
 	line("restart", string(s.Restart))
-	line("egress", string(s.Egress))
+	line("egress", strings.Join(append([]string{string(s.Egress)}, s.Hosts...), " "))
+	line("clock", string(s.Clock))
+	if s.Concurrency > 0 {
+		line("concurrency", fmt.Sprint(s.Concurrency))
+	}
+	if s.Idle > 0 {
+		line("idle after", s.Idle.String())
+	}
+	if s.FuelDay > 0 {
+		line("fuel a day", formatFuel(s.FuelDay))
+	}
 	if len(s.Args) > 0 {
 		line("args", fmt.Sprintf("%q", s.Args))
 	}

@@ -43,11 +43,11 @@ func addGrantFlags(cmd *cobra.Command, f *grantFlags) {
 	flags.Var(&value[[]string]{to: &f.images, parse: parseWords, kind: "LIST"}, "images",
 		"what it may run, all of it, with commas: sha256:… digests, PREFIX/, names such as nginx:1.*, wasm (any module), any, none")
 	flags.Var(&value[[]string]{to: &f.egress, parse: parseWords, kind: "LIST"}, "egress",
-		"what its workloads may connect to: none, internet, allow (addresses that the workload lists)")
+		"what its workloads may connect to: none, internet, allow (hosts that the workload lists), private (which may be this machine's own and its networks')")
 	flags.Var(&value[control.Until]{to: &f.until, parse: parseUntil, kind: "WHEN"}, "until",
 		"when this ends: 2026-12-31, 30d or never; then it is denied at once and its workloads stop")
 	completeFlag(cmd, "allow", completeRights)
-	completeFlag(cmd, "egress", cobra.FixedCompletions([]string{"none", "internet", "allow"}, cobra.ShellCompDirectiveNoFileComp))
+	completeFlag(cmd, "egress", cobra.FixedCompletions([]string{"none", "internet", "allow", "private"}, cobra.ShellCompDirectiveNoFileComp))
 	completeFlag(cmd, "images", cobra.FixedCompletions([]string{"any", "wasm", "none"}, cobra.ShellCompDirectiveNoFileComp))
 }
 

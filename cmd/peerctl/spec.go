@@ -19,6 +19,7 @@ type workFlags struct {
 	envFiles  []string
 	resources mesh.Resources
 	timeout   time.Duration
+	guest     guestFlags
 }
 
 func (a *app) addWorkFlags(cmd *cobra.Command, f *workFlags) {
@@ -31,6 +32,7 @@ func (a *app) addWorkFlags(cmd *cobra.Command, f *workFlags) {
 	sizeVar(flags, &f.resources.Memory, "memory", "memory it may use, such as 512M or 1.5GiB (default "+formatSize(mesh.DefaultMemory)+"; of a job "+formatSize(mesh.DefaultJob)+")")
 	flags.Var(&value[uint64]{to: &f.resources.Fuel, parse: parseSomeFuel, kind: "FUEL"}, "fuel", "fuel that one request or job of a WASM program may burn, such as 500M or 10G (default "+formatFuel(mesh.DefaultFuel)+")")
 	durationVar(flags, &f.timeout, "timeout", "how long one request or job of a WASM program may take (default "+mesh.DefaultTimeout.String()+")")
+	f.guest.add(cmd)
 	completeFlag(cmd, "peer", a.completePeerFlag(cobra.CompletionWithDesc(self, "this machine")))
 }
 
@@ -46,13 +48,15 @@ func parseSomeFuel(s string) (uint64, error) {
 // spec is the part of a spec that these flags decide.
 func (a *app) spec(f *workFlags, args []string) (mesh.Spec, error) {
 	env, err := a.environment(f.envFiles, f.env)
-	return mesh.Spec{
+	s := mesh.Spec{
 		Name:      f.name,
 		Args:      args,
 		Env:       env,
 		Resources: f.resources,
 		Timeout:   f.timeout,
-	}, err
+	}
+	f.guest.apply(&s)
+	return s, err
 }
 
 // asModule makes s run the module.

@@ -47,7 +47,7 @@ type Held struct {
 func (h *Held) Add(s mesh.Spec) {
 	h.Workloads++
 	h.Resources.MilliCPU += s.Resources.CountedCPU()
-	h.Resources.Memory += s.Resources.Memory
+	h.Resources.Memory += s.CountedMemory()
 	h.Resources.Disk += s.Resources.Disk
 }
 

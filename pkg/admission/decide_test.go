@@ -51,6 +51,7 @@ func TestEachLimit(t *testing.T) {
 		"grant.egress": func(_ *Policy, g *trust.Grant, s *mesh.Spec, _ *Usage) {
 			g.Quota.Egress, s.Egress = []string{"allow"}, "internet"
 		},
+		"grant.observe": func(_ *Policy, _ *trust.Grant, s *mesh.Spec, _ *Usage) { s.Clock = mesh.ClockWall },
 		"grant.fuel-per-day": func(_ *Policy, g *trust.Grant, s *mesh.Spec, u *Usage) {
 			*s = mesh.Spec{Runtime: mesh.Wasm, Name: "x"}.WithDefaults()
 			g.Quota.FuelDay, u.FuelToday = s.Resources.Fuel, 1

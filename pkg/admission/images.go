@@ -99,11 +99,35 @@ func imageNames(ref string) (digest string, names []string) {
 // egress asks whether the workload may connect to anything.
 func egress(g trust.Grant, s mesh.Spec) Row {
 	kind, _, _ := strings.Cut(string(s.Egress), ":")
-	none := kind == "" || kind == string(mesh.EgressNone)
-	return Row{Kind: mesh.Denied, Check: mesh.Check{
+	var wanted []string
+	if kind != "" && kind != string(mesh.EgressNone) {
+		wanted = append(wanted, kind)
+	}
+	for _, text := range s.Hosts {
+		// A host that cannot be read is none that may be reached.
+		if h, err := mesh.ParseHost(text); (err != nil || h.Private()) && !slices.Contains(wanted, mesh.EgressPrivate) {
+			wanted = append(wanted, mesh.EgressPrivate)
+		}
+	}
+	missing := slices.DeleteFunc(slices.Clone(wanted), func(k string) bool { return slices.Contains(g.Quota.Egress, k) })
+	row := Row{Kind: mesh.Denied, Check: mesh.Check{
 		Rule: "grant.egress", Want: string(s.Egress), Limit: strings.Join(append([]string{string(mesh.EgressNone)}, g.Quota.Egress...), ", "),
-		Pass:   none || slices.Contains(g.Quota.Egress, kind),
-		Reason: fmt.Sprintf("egress %s is not in your grant there", kind),
-		Ask:    "--egress " + strings.Join(append(slices.Clone(g.Quota.Egress), kind), ","),
+		Pass: len(missing) == 0,
 	}}
+	if !row.Pass {
+		row.Reason = fmt.Sprintf("egress %s is not in your grant there", strings.Join(missing, " and "))
+		row.Ask = "--egress " + strings.Join(append(slices.Clone(g.Quota.Egress), missing...), ",")
+	}
+	return row
+}
+
+// wallClock asks whether a guest may learn what time it is, which belongs to what a
+// peer that may observe can see.
+func wallClock(g trust.Grant, s mesh.Spec) Row {
+	row := permission("grant.observe", "read this machine's clock", "observe", g, trust.Observe)
+	row.Pass = row.Pass || s.Clock == ""
+	if row.Pass && s.Clock == "" {
+		row.Want = "no clock"
+	}
+	return row
 }

@@ -111,3 +111,33 @@ func TestFuelIsWritten(t *testing.T) {
 		}
 	}
 }
+
+// A list of hosts needs egress allow, and an address that is not public needs more.
+func TestHostsNeedGrants(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		hosts  []string
+		grants []string
+		want   bool
+		ask    string
+	}{
+		{"a name", []string{"api.example.org:443"}, []string{"allow"}, true, ""},
+		{"nothing granted", []string{"api.example.org:443"}, nil, false, "--egress allow"},
+		{"something else granted", []string{"api.example.org:443"}, []string{"internet"}, false, "--egress internet,allow"},
+		{"loopback", []string{"api.example.org:443", "127.0.0.1:80"}, []string{"allow"}, false, "--egress allow,private"},
+		{"the metadata service", []string{"169.254.169.254:80"}, []string{"allow"}, false, "--egress allow,private"},
+		{"loopback, granted", []string{"[::1]:80"}, []string{"allow", "private"}, true, ""},
+		{"private without allow", []string{"10.0.0.1:80"}, []string{"private"}, false, "--egress private,allow"},
+		{"what cannot be read", []string{"127.1:80"}, []string{"allow"}, false, "--egress allow,private"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p, g, s, u := ample()
+			s = mesh.Spec{Runtime: mesh.Wasm, Name: "x", Egress: mesh.EgressAllow, Hosts: tc.hosts}.WithDefaults()
+			g.Quota.Egress = tc.grants
+			d := Decide(p, g, s, u)
+			if d.Allow != tc.want || !tc.want && (d.Rule != "grant.egress" || d.Ask != tc.ask) {
+				t.Errorf("got %+v, want %v and to ask for %q", d, tc.want, tc.ask)
+			}
+		})
+	}
+}

@@ -28,14 +28,15 @@ func Explain(p Policy, g trust.Grant, s mesh.Spec, u Usage) []Row {
 		timeout(s),
 		images(g, s),
 		egress(g, s),
+		wallClock(g, s),
 		amount("grant.workloads", "workloads", "--max-workloads", 1, int64(u.Peer.Workloads), int64(g.Quota.Workloads), count),
 		amount("grant.cpus", "cpus", "--cpus", r.CountedCPU(), u.Peer.Resources.MilliCPU, q.MilliCPU, cores),
-		amount("grant.memory", "memory", "--memory", r.Memory, u.Peer.Resources.Memory, q.Memory, size),
+		amount("grant.memory", "memory", "--memory", s.CountedMemory(), u.Peer.Resources.Memory, q.Memory, size),
 		amount("grant.disk", "disk", "--disk", r.Disk, u.Peer.Resources.Disk, q.Disk, size),
 		amount("grant.pids", "pids", "", r.PIDs, 0, q.PIDs, count),
 		amount("host.workloads", "workloads", "", 1, int64(u.Host.Workloads), int64(p.Workloads), count),
 		amount("host.cpus", "cpus", "", r.CountedCPU(), u.Host.Resources.MilliCPU, p.Resources.MilliCPU, cores),
-		amount("host.memory", "memory", "", r.Memory, u.Host.Resources.Memory, p.Resources.Memory, size),
+		amount("host.memory", "memory", "", s.CountedMemory(), u.Host.Resources.Memory, p.Resources.Memory, size),
 		amount("host.disk", "disk", "", r.Disk, u.Host.Resources.Disk, p.Resources.Disk, size),
 		fuel(r.Fuel, q.Fuel),
 		fuelDay(g, s, u),
@@ -132,6 +133,9 @@ func fuel(want, most uint64) Row {
 // burn none.
 func fuelDay(g trust.Grant, s mesh.Spec, u Usage) Row {
 	want, most := s.Resources.Fuel, g.Quota.FuelDay
+	if s.Shape == mesh.Server {
+		want = s.FuelDay
+	}
 	if s.Runtime != mesh.Wasm {
 		want = 0
 	}

@@ -110,8 +110,13 @@ func TestNothingOverALimitIsAllowed(t *testing.T) {
 		fits("all workloads", 1, int64(u.Host.Workloads), int64(p.Workloads))
 		fits("cpu", r.CountedCPU(), u.Peer.Resources.MilliCPU, q.MilliCPU)
 		fits("all cpu", r.CountedCPU(), u.Host.Resources.MilliCPU, h.MilliCPU)
-		fits("memory", r.Memory, u.Peer.Resources.Memory, q.Memory)
-		fits("all memory", r.Memory, u.Host.Resources.Memory, h.Memory)
+		memory := r.Memory
+		if s.Runtime == mesh.Wasm {
+			fits("scratch in memory", r.Memory, r.Disk, q.Memory)
+			memory = r.Memory + r.Disk
+		}
+		fits("memory", memory, u.Peer.Resources.Memory, q.Memory)
+		fits("all memory", memory, u.Host.Resources.Memory, h.Memory)
 		fits("disk", r.Disk, u.Peer.Resources.Disk, q.Disk)
 		fits("all disk", r.Disk, u.Host.Resources.Disk, h.Disk)
 		fits("pids", r.PIDs, 0, q.PIDs)

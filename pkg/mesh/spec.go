@@ -22,12 +22,13 @@ type Shape string
 const (
 	HTTP Shape = "http" // a CGI program: one instance per request
 	Job  Shape = "job"  // runs `_start` to its end
+	// and Server, in guest.go
 )
 
 // Egress says what a workload may connect to.
 type Egress string
 
-// EgressNone is the only egress there is yet, and the zero value means it.
+// EgressNone is no egress, and the zero value means it.
 const EgressNone Egress = "none"
 
 // Restart says when a workload that ended is started again.
@@ -45,9 +46,9 @@ const (
 type Resources struct {
 	MilliCPU int64  `json:"milli_cpu,omitempty" cbor:"1,keyasint,omitempty"` // the most it may use, in thousandths of a core
 	Memory   int64  `json:"memory,omitempty" cbor:"2,keyasint,omitempty"`    // bytes, swap included
-	Disk     int64  `json:"disk,omitempty" cbor:"3,keyasint,omitempty"`      // bytes of writable scratch (tmpfs)
+	Disk     int64  `json:"disk,omitempty" cbor:"3,keyasint,omitempty"`      // bytes of writable scratch, which lies in memory
 	PIDs     int64  `json:"pids,omitempty" cbor:"4,keyasint,omitempty"`      // processes and threads
-	Fuel     uint64 `json:"fuel,omitempty" cbor:"5,keyasint,omitempty"`      // units of schedule fuel/1 a request or job may burn
+	Fuel     uint64 `json:"fuel,omitempty" cbor:"5,keyasint,omitempty"`      // units of schedule fuel/1 a request or job may burn, and a server in a second
 	// SharedCPU marks processor time as best effort: up to MilliCPU while there
 	// is some to spare. It counts little against a quota.
 	SharedCPU bool `json:"shared_cpu,omitempty" cbor:"6,keyasint,omitempty"`
@@ -95,6 +96,13 @@ type Spec struct {
 	Restart   Restart       `json:"restart,omitempty" cbor:"11,keyasint,omitempty"`
 	Timeout   time.Duration `json:"timeout,omitempty" cbor:"12,keyasint,omitempty"` // wasm: wall clock of one request or job, ns
 	Publish   *Publication  `json:"publish,omitempty" cbor:"13,keyasint,omitempty"`
+
+	// Of WASM guests: see guest.go.
+	Clock       Clock         `json:"clock,omitempty" cbor:"14,keyasint,omitempty"`
+	Hosts       []string      `json:"hosts,omitempty" cbor:"15,keyasint,omitempty"`       // HOST:PORT, with EgressAllow
+	Concurrency int           `json:"concurrency,omitempty" cbor:"16,keyasint,omitempty"` // requests answered at once; 0 = as many as the peer has by default
+	Idle        time.Duration `json:"idle,omitempty" cbor:"17,keyasint,omitempty"`        // a server without a request is ended after, until the next one; ns
+	FuelDay     uint64        `json:"fuel_day,omitempty" cbor:"18,keyasint,omitempty"`    // units that a server may burn a day, which ends at midnight UTC
 }
 
 // Bounds of a Spec, so that one request cannot make a record of any size.
@@ -120,6 +128,11 @@ func (s Spec) WithDefaults() Spec {
 	if s.Runtime == Container {
 		setDefault(&r.Disk, DefaultDisk)
 	} else {
+		if s.Shape == Server {
+			setDefault(&r.Fuel, DefaultServerFuel)
+			setDefault(&s.Idle, DefaultIdle)
+			setDefault(&s.FuelDay, DefaultFuelDay)
+		}
 		setDefault(&r.Fuel, DefaultFuel)
 		setDefault(&s.Timeout, DefaultTimeout)
 		setDefault(&s.Shape, HTTP)
@@ -153,8 +166,8 @@ func (s Spec) Validate() error {
 			say("a container has no shape")
 		}
 	case Wasm:
-		if s.Shape != HTTP && s.Shape != Job {
-			say("shape %q is not http or job", s.Shape)
+		if s.Shape != HTTP && s.Shape != Job && s.Shape != Server {
+			say("shape %q is not http, server or job", s.Shape)
 		}
 		if s.Digest == "" {
 			say("a WASM workload needs the digest of its module")
@@ -182,9 +195,10 @@ func (s Spec) Validate() error {
 	if s.Timeout > MaxTimeout {
 		say("timeout %s is over %s", s.Timeout, MaxTimeout)
 	}
-	if s.Egress != "" && s.Egress != EgressNone {
-		say("egress %q is not supported: only none", s.Egress)
+	if s.Egress != "" && s.Egress != EgressNone && (s.Runtime != Wasm || s.Egress != EgressAllow) {
+		say("egress %q is not supported: only none, and for WASM guests allow", s.Egress)
 	}
+	s.validateGuest(say)
 	switch s.Restart {
 	case "", RestartNo, RestartOnFailure, RestartAlways:
 	default:

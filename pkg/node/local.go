@@ -88,7 +88,7 @@ func (n *Node) grantOf(who mesh.PeerID, g trust.Grant) trust.Grant {
 		return g
 	}
 	r := n.cfg.Lend.Resources
-	return trust.Grant{Peer: who, Name: "self", Allow: trust.Deploy, Quota: trust.Unbounded(n.cfg.Lend.Workloads, r)}
+	return trust.Grant{Peer: who, Name: "self", Allow: trust.Deploy | trust.Observe, Quota: trust.Unbounded(n.cfg.Lend.Workloads, r)}
 }
 
 // deploy accepts a workload, or refuses it by form, grant or policy.

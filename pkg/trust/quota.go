@@ -34,7 +34,9 @@ const (
 )
 
 // EgressKinds are the kinds of egress that a grant may add to none.
-func EgressKinds() []string { return []string{"internet", "allow"} }
+func EgressKinds() []string {
+	return []string{"internet", string(mesh.EgressAllow), mesh.EgressPrivate}
+}
 
 // DefaultQuota is what a new grant gets where the owner says nothing.
 func DefaultQuota() Quota {

@@ -3,6 +3,7 @@ package wasm
 import (
 	"context"
 	crand "crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -38,8 +39,9 @@ type instance struct {
 	wall           bool  // its wall clock is the true one
 	meter          *meter
 	shared         *budget
-	now            *atomic.Int64 // bytes in use by all instances of the run
-	seed           *driver.Seed  // of a run that can be repeated; nil for others
+	now            *atomic.Int64  // bytes in use by all instances of the run
+	seed           *driver.Seed   // of a run that can be repeated; nil for others
+	record         *driver.Record // of what such a run observes
 }
 
 // outcome is how an instance ended.
@@ -110,11 +112,16 @@ func (in *instance) guest() (*wasi.Guest, error) {
 		Random: random, Meter: in.meter, Monotonic: monotonic,
 		Wall: func() int64 { return Epoch*int64(time.Second) + monotonic() },
 	}
+	fileTime := g.Wall
 	if in.wall {
-		g.Wall = func() int64 { return time.Now().UnixNano() }
+		last := Epoch * int64(time.Second)
+		g.Wall = func() int64 { last = in.observedTime(); return last }
+		if fileTime = g.Wall; in.record != nil {
+			fileTime = func() int64 { return last } // not an observation for each file
+		}
 	}
 	if in.scratch > 0 {
-		fs, err := scratch.New(scratch.Config{Bytes: in.scratch, Reserve: in.shared.reserve, Release: in.shared.release, Now: func() int64 { return g.Wall() }})
+		fs, err := scratch.New(scratch.Config{Bytes: in.scratch, Reserve: in.shared.reserve, Release: in.shared.release, Now: fileTime})
 		if err != nil {
 			return nil, err
 		}
@@ -124,6 +131,20 @@ func (in *instance) guest() (*wasi.Guest, error) {
 		g.Scratch = fs
 	}
 	return g, nil
+}
+
+// observedTime is the true time, or in a repeated run what it was the first time.
+func (in *instance) observedTime() int64 {
+	seen, err := in.record.Observe(driver.ObservedClock, func() []byte {
+		return binary.BigEndian.AppendUint64(nil, uint64(time.Now().UnixNano()))
+	})
+	if err == nil && len(seen) != 8 {
+		err = driver.ErrDiverged
+	}
+	if err != nil {
+		in.meter.interrupt(err)
+	}
+	return int64(binary.BigEndian.Uint64(seen))
 }
 
 // unique leaves the last of several entries with the same key.

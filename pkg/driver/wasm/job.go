@@ -53,6 +53,7 @@ func (j *job) run(m *module, give func(*meter) instance) mesh.Exit {
 	meter := newMeter(ctx, deadline, &pace{milli: j.call.MilliCPU, now: time.Now, last: time.Now()}, j.call.Fuel)
 	in := give(meter)
 	in.name, in.args, in.env = j.call.Name, j.call.Args, j.call.Env
+	in.scratch, in.wall = j.call.Scratch, j.call.Wall
 	in.memory, in.shared, in.now, in.meter = j.call.Memory, j.shared, &j.memory, meter
 	j.active.Add(1)
 	out := m.run(in)
@@ -84,7 +85,7 @@ func (j *job) attached(m *module, inout, errs *net.UnixConn) (driver.Ran, error)
 	var ran driver.Ran
 	ran.Exit = j.run(m, func(mt *meter) instance {
 		stdin = newInput(inout, mt, j.call.Whole, record)
-		return instance{stdin: stdin, stdout: inout, stderr: errs, seed: &j.call.Seed}
+		return instance{stdin: stdin, stdout: inout, stderr: errs, seed: &j.call.Seed, record: record}
 	})
 	ran.Input, ran.InputSize = stdin.digest(), stdin.size
 	if !j.call.Repeat {

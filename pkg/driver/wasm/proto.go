@@ -44,8 +44,10 @@ type guestCall struct {
 	Env      []string        `json:"env,omitempty"`
 	Memory   int64           `json:"memory"` // bytes of one instance
 	MilliCPU int64           `json:"milli_cpu"`
-	Fuel     uint64          `json:"fuel"`    // units of one instance
-	Timeout  time.Duration   `json:"timeout"` // wall clock of one instance, ns
+	Fuel     uint64          `json:"fuel"`              // units of one instance
+	Timeout  time.Duration   `json:"timeout"`           // wall clock of one instance, ns
+	Scratch  int64           `json:"scratch,omitempty"` // bytes of one instance's private directory
+	Wall     bool            `json:"wall,omitempty"`    // its clock tells the time
 	Attached bool            `json:"attached,omitempty"`
 
 	// Of an attached job.
@@ -75,6 +77,7 @@ func newGuestCall(w mesh.Workload, run uint64) guestCall {
 	return guestCall{
 		ID: w.ID, Run: run, Digest: s.Digest, Name: s.Name, Args: s.Args, Env: s.Env,
 		Memory: s.Resources.Memory, MilliCPU: s.Resources.MilliCPU, Fuel: s.Resources.Fuel, Timeout: s.Timeout,
+		Scratch: s.Resources.Disk, Wall: s.Clock == mesh.ClockWall,
 	}
 }
 

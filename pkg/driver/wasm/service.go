@@ -184,7 +184,7 @@ func (s *service) answer(w http.ResponseWriter, r *http.Request) {
 	out := s.module.run(instance{
 		name: s.call.Name, args: s.call.Args, env: append(programEnv(s.call.Env), cgi.Env(r, length)...),
 		stdin: body, stdout: res, stderr: stderr,
-		memory: s.call.Memory, shared: s.shared, now: &s.memory,
+		memory: s.call.Memory, scratch: s.call.Scratch, wall: s.call.Wall, shared: s.shared, now: &s.memory,
 		meter: newMeter(ctx, deadline, s.pace, s.call.Fuel),
 	})
 	s.active.Add(-1)

@@ -62,7 +62,7 @@ var functions = []function{
 // directories of thousands of names.
 const pathCost = 256
 
-// The names of the capabilities, as the documentation has them.
+// The names of the capabilities.
 const (
 	Arguments   = "arguments"
 	Environment = "environment"
@@ -74,3 +74,25 @@ const (
 	Listen      = "listen"
 	Network     = "network"
 )
+
+// Capability is one thing of the world that a guest may have.
+type Capability struct {
+	Name    string
+	Default string // without a word in the spec
+	Given   string // how there is more
+	Bounds  string
+}
+
+// Capabilities is all that there is. docs/capabilities.md has the same table, and a
+// test holds them together.
+var Capabilities = []Capability{
+	{Arguments, "the workload's name", "what the spec passes", "256 of them, 64 KiB with the environment"},
+	{Environment, "empty; of a service, CGI's description of the request", "what the spec passes", "256 variables, 64 KiB with the arguments"},
+	{Streams, "input, output and errors of a job; of a service, body, answer and log", "-", "as large as they are, never held in memory; the log 2 MiB; 2,048 descriptors"},
+	{Clock, "monotonic; the wall clock begins at 2026-01-01; of a job, both run on fuel", "`--clock wall`, and `observe` in the grant", "a microsecond; a wait ends with the guest's time"},
+	{Random, "the system's; of a job, from its seed", "-", "a unit of fuel a byte"},
+	{Exit, "its status", "-", "-"},
+	{Files, "none", "`--scratch 16M`: a private directory in memory, gone at the end", "its size, at most 256 MiB, counted as memory; 64 to 8,192 files by size"},
+	{Listen, "nothing", "`--serve`: descriptor 3, to which peerd alone connects", "the service's concurrency; 64 KiB in flight each way"},
+	{Network, "none", "`--allow-host api.example.org:443`, and `egress allow` in the grant: HTTP requests, made by peerd", "1 MiB there, 4 MiB back, 30 s, 8 at a time; public addresses only, each hop of a redirect looked at"},
+}

@@ -3,8 +3,10 @@ package wasi
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -132,7 +134,7 @@ func (s *stand) vector(n int) {
 func (s *stand) u32(at int) uint32 { return le.Uint32(s.b()[at:]) }
 
 func TestEveryFunctionIsOfOneCapability(t *testing.T) {
-	seen := map[string]bool{}
+	seen, known := map[string]bool{}, map[string]bool{}
 	for _, f := range functions {
 		if seen[f.name] {
 			t.Errorf("%s twice", f.name)
@@ -145,8 +147,31 @@ func TestEveryFunctionIsOfOneCapability(t *testing.T) {
 			t.Errorf("%s costs nothing", f.name)
 		}
 	}
+	for _, c := range Capabilities {
+		known[c.Name] = true
+	}
+	for _, f := range functions {
+		if !known[f.of] {
+			t.Errorf("%s belongs to no capability that there is", f.name)
+		}
+	}
 	if len(seen) != 46 {
 		t.Errorf("%d functions, want the 46 of WASI preview 1", len(seen))
+	}
+}
+
+// What the documentation says of capabilities is what the code says.
+func TestCapabilitiesAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../../../../docs/capabilities.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want strings.Builder
+	for _, c := range Capabilities {
+		fmt.Fprintf(&want, "| %s | %s | %s | %s |\n", c.Name, c.Default, c.Given, c.Bounds)
+	}
+	if !strings.Contains(string(text), want.String()) {
+		t.Errorf("docs/capabilities.md must have these rows:\n%s", &want)
 	}
 }
 

@@ -4,13 +4,16 @@
 package main
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"io"
 	"os"
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -124,6 +127,38 @@ var acts = map[string]func(int){
 		_, err2 := os.ReadDir("/")
 		say(strconv.FormatBool(err != nil && err2 != nil))
 	},
+	"files": func(n int) { // uses its scratch directory, then says what is in it
+		text := bytes.Repeat([]byte("0123456789abcdef"), n*64)
+		check(os.MkdirAll("/a/b", 0o700))
+		check(os.WriteFile("/a/b/one", text, 0o600))
+		check(os.Rename("/a/b/one", "/a/two"))
+		check(os.Symlink("two", "/a/three"))
+		got, err := os.ReadFile("/a/three")
+		check(err)
+		f, err := os.CreateTemp("", "x")
+		check(err)
+		check(os.Remove(f.Name()))
+		entries, err := os.ReadDir("/a")
+		check(err)
+		for _, e := range entries {
+			say(e.Name() + " ")
+		}
+		say(strconv.FormatBool(bytes.Equal(got, text)))
+	},
+	"fill": func(int) { // fills its scratch directory
+		f, err := os.Create("/big")
+		check(err)
+		total := 0
+		b := make([]byte, 10_000)
+		for {
+			n, err := f.Write(b)
+			total += n
+			if err != nil {
+				say(strconv.Itoa(total) + " " + strconv.FormatBool(errors.Is(err, syscall.ENOSPC)))
+				return
+			}
+		}
+	},
 	"print": func(int) { // print:LINES CODE
 		lines, _ := strconv.Atoi(os.Args[2])
 		for i := range lines {
@@ -135,3 +170,10 @@ var acts = map[string]func(int){
 }
 
 var state int
+
+func check(err error) {
+	if err != nil {
+		say(err.Error())
+		os.Exit(1)
+	}
+}
