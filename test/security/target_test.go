@@ -8,6 +8,7 @@ import (
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -23,7 +24,16 @@ import (
 	"peercompute/test/internal/testmesh"
 )
 
-func TestMain(m *testing.M) { os.Exit(testmesh.Main(m)) }
+func TestMain(m *testing.M) {
+	if home := os.Getenv(nodeEnv); home != "" {
+		if err := runNode(home); err != nil {
+			fmt.Fprintln(os.Stderr, "node:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(testmesh.Main(m))
+}
 
 // scale is a figure of the test plan, or a part of it where each step costs many
 // times more.

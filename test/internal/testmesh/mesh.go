@@ -61,7 +61,7 @@ func (m *Mesh) Peer(name string, args ...string) *Node {
 // NewPeer prepares a peerd without starting it.
 func (m *Mesh) NewPeer(name string, args ...string) *Node {
 	m.t.Helper()
-	port := freePort(m.t)
+	port := FreePort(m.t)
 	return m.node(name, "peerd", append([]string{
 		"--listen", "/ip4/127.0.0.1/tcp/" + port,
 		"--listen", "/ip4/127.0.0.1/udp/" + port + "/quic-v1",
@@ -71,10 +71,10 @@ func (m *Mesh) NewPeer(name string, args ...string) *Node {
 // Gateway starts a peergate for *.localhost without rate limits.
 func (m *Mesh) Gateway(name string, args ...string) *Node {
 	m.t.Helper()
-	public := "127.0.0.1:" + freePort(m.t)
+	public := "127.0.0.1:" + FreePort(m.t)
 	n := m.node(name, "peergate", append([]string{
 		"--domain", "localhost", "--http", public,
-		"--listen", "/ip4/127.0.0.1/tcp/" + freePort(m.t),
+		"--listen", "/ip4/127.0.0.1/tcp/" + FreePort(m.t),
 		"--rate-ip", "0", "--rate-name", "0",
 	}, args...)...)
 	n.Public = public
@@ -148,10 +148,10 @@ func (m *Mesh) end() {
 	}
 }
 
-// freePort finds a port that is free for TCP and UDP on loopback. It is drawn
+// FreePort finds a port that is free for TCP and UDP on loopback. It is drawn
 // below the range from which the kernel takes ports for outgoing connections, so
 // that a node that restarts finds it free again.
-func freePort(t testing.TB) string {
+func FreePort(t testing.TB) string {
 	t.Helper()
 	const low, span = 12000, 20000
 	var b [2]byte

@@ -95,3 +95,13 @@ func (a *Actor) Seal(t testing.TB, r wire.Request) []byte {
 	}
 	return data
 }
+
+// Learn tells the actor another address.
+func (a *Actor) Learn(t testing.TB, full string) {
+	t.Helper()
+	addr, id, err := peernet.ParseAddr(full)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Net.Learn(id, []string{addr})
+}
