@@ -145,6 +145,19 @@ func (n *Node) Kill() {
 	n.gone()
 }
 
+// Ended waits at most so long for the process to end by itself.
+func (n *Node) Ended(limit time.Duration) bool {
+	select {
+	case <-n.done:
+		return true
+	case <-time.After(limit):
+		return false
+	}
+}
+
+// Gone takes note that the process ended by itself, as a test meant it to.
+func (n *Node) Gone() { n.gone() }
+
 func (n *Node) gone() {
 	n.log.Close()
 	n.cmd = nil
