@@ -22,6 +22,7 @@ limits. Trust goes one way: what you allow a peer here gives you nothing there.`
 		RunE: onlySubcommands,
 	}
 	cmd.AddCommand(cmdPeersInvite(a), cmdPeersJoin(a), cmdPeersInvites(a), cmdPeersUninvite(a),
+		cmdPeersKnock(a), cmdPeersPending(a), cmdPeersApprove(a), cmdPeersDeny(a), cmdPeersDiscover(a),
 		cmdPeersAdd(a), cmdPeersLs(a), cmdPeersShow(a), cmdPeersAllow(a), cmdPeersRemove(a))
 	return cmd
 }

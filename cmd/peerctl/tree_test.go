@@ -110,7 +110,7 @@ func TestOneFilePerCommand(t *testing.T) {
 func TestImports(t *testing.T) {
 	allowed := []string{
 		"peercompute/pkg/control", "peercompute/pkg/mesh",
-		"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term",
+		"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term", "rsc.io/qr",
 	}
 	pkg, err := build.ImportDir(".", 0)
 	if err != nil {

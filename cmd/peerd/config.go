@@ -24,6 +24,7 @@ type config struct {
 	Listen    []string     `toml:"listen"`
 	LogLevel  string       `toml:"log_level"`
 	Heartbeat string       `toml:"heartbeat"`
+	Meet      meetConfig   `toml:"meet"`
 	Lend      lendConfig   `toml:"lend"`
 	Docker    dockerConfig `toml:"docker"`
 }
@@ -116,6 +117,7 @@ func (c config) validate() error {
 	if _, err := heartbeat.ParseInterval(c.Heartbeat); err != nil {
 		bad = append(bad, "heartbeat: "+err.Error())
 	}
+	bad = append(bad, c.Meet.problems()...)
 	if c.Lend.Workloads < 0 || c.Lend.CPUs < 0 || c.Lend.MemoryMiB < 0 || c.Lend.DiskMiB < 0 {
 		bad = append(bad, "lend: limits cannot be negative")
 	}

@@ -76,6 +76,7 @@ func runCommand(stderr io.Writer) *cobra.Command {
 	var home, file, logLevel, beat string
 	var listen []string
 	var accept accepted
+	var meet meetConfig
 	c := &cobra.Command{
 		Use:     "run",
 		Short:   "Run the daemon until it is told to stop",
@@ -101,6 +102,7 @@ func runCommand(stderr io.Writer) *cobra.Command {
 			if c.Flags().Changed("heartbeat") {
 				cfg.Heartbeat = beat
 			}
+			cfg.Meet.override(c.Flags(), meet)
 			if err := cfg.validate(); err != nil {
 				return err
 			}
@@ -112,6 +114,7 @@ func runCommand(stderr io.Writer) *cobra.Command {
 	f.StringVar(&file, "config", "", "configuration file (default: HOME/peerd.toml, if it is there)")
 	f.StringArrayVar(&listen, "listen", nil, "multiaddr to listen on; repeat for several")
 	f.StringVar(&logLevel, "log-level", "", "debug, info, warn or error")
+	meet.flags(f)
 	f.BoolVar(&accept.newState, "new-state", false, "accept that the state file is lost and begin a new one")
 	f.BoolVar(&accept.oldState, "old-state", false, "accept a state file that is not the latest, such as one from a backup")
 	f.StringVar(&beat, "heartbeat", "", "time between two signs of life to one peer, such as 15s")
@@ -131,8 +134,13 @@ func run(ctx context.Context, home string, cfg config, accept accepted, stderr i
 	if err != nil {
 		return err
 	}
+	knock, err := cfg.Meet.knock()
+	if err != nil {
+		return err
+	}
 	m, err := member.Open(member.Config{
 		Home: home, Listen: cfg.Listen, Role: "peer", Version: version, NewState: accept.newState, OldState: accept.oldState, Heartbeat: interval, Log: log,
+		Knock: knock, Announce: cfg.Meet.announce(),
 	})
 	if err != nil {
 		return err

@@ -134,15 +134,7 @@ func (c *Client) UploadModule(ctx context.Context, r io.Reader) (m Module, err e
 // reported; on failure the error, after on has seen the event with its log.
 func (c *Client) Deploy(ctx context.Context, d Deploy, on func(DeployEvent)) (Workload, error) {
 	var last Workload
-	body, err := json.Marshal(d)
-	if err != nil {
-		return last, err
-	}
-	req, err := http.NewRequestWithContext(ctx, "POST", "http://peerd/v1/deploy", bytes.NewReader(body))
-	if err != nil {
-		return last, err
-	}
-	resp, err := c.roundTrip(req)
+	resp, err := c.stream(ctx, "POST", "/v1/deploy", d)
 	if err != nil {
 		return last, err
 	}
@@ -224,6 +216,19 @@ func lost(ctx context.Context, err error) error {
 
 func workloadPath(ref, verb, peer string) string {
 	return "/v1/workloads/" + url.PathEscape(ref) + verb + "?peer=" + url.QueryEscape(peer)
+}
+
+// stream sends a body and returns the answer, whose body the caller reads and closes.
+func (c *Client) stream(ctx context.Context, method, path string, in any) (*http.Response, error) {
+	b, err := json.Marshal(in)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://peerd"+path, bytes.NewReader(b))
+	if err != nil {
+		return nil, err
+	}
+	return c.roundTrip(req)
 }
 
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {

@@ -35,6 +35,7 @@ type Members interface {
 	Lockdown(ctx context.Context) (Lockdown, error)
 	Unlock(ctx context.Context) (Lockdown, error)
 	Identity
+	Meeting
 }
 
 // Workloads is what a node answers that runs workloads. Refs are names or unique
@@ -185,6 +186,7 @@ func (s *Server) routes() http.Handler {
 	})
 	s.identityRoutes(get)
 	journalRoutes(mux, get, m)
+	s.meetingRoutes(mux, get)
 	if s.cfg.Workloads != nil {
 		deciderRoutes(get, s.cfg.Workloads)
 		s.workloadRoutes(mux, get)

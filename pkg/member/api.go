@@ -156,8 +156,7 @@ func (a *api) save(ctx context.Context, g trust.Grant) (control.Peer, error) {
 	if err := a.m.Trust.Put(ctx, g); err != nil {
 		return control.Peer{}, err
 	}
-	a.m.Net.Learn(g.Peer, g.Addrs)
-	a.m.trustChanged()
+	a.m.welcome(g)
 	a.m.tell("grant.put", g.Peer, "may "+strings.Join(g.Allow.Names(), ", "))
 	return a.peer(g), nil
 }

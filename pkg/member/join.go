@@ -30,20 +30,24 @@ func (a *api) Invite(ctx context.Context, in control.NewInvite) (control.Invite,
 	if err != nil {
 		return control.Invite{}, err
 	}
-	var addrs []string
-	for _, full := range a.m.Net.Addrs() {
-		if addr, _, err := peernet.ParseAddr(full); err == nil && len(addrs) < 8 {
-			addrs = append(addrs, addr)
-		}
-	}
 	token, err := wire.Invite{
-		Version: wire.Version, Peer: a.m.Key.ID, Addrs: addrs, Secret: i.Secret,
+		Version: wire.Version, Peer: a.m.Key.ID, Addrs: a.m.ownAddrs(), Secret: i.Secret,
 		Expires: i.Expires.UnixMilli(), Allow: i.Allow.Names(), Name: in.As,
 	}.Token()
 	out := showInvite(i)
 	out.Token = token
 	a.m.tell("invite.open", "", i.ID)
 	return out, err
+}
+
+// ownAddrs are the addresses at which this node says that it can be dialled.
+func (m *Member) ownAddrs() []string { return cleanAddrs(m.Net.Addrs()) }
+
+// welcome makes known that g's peer is trusted from now on: it may be connected
+// already, as a guest.
+func (m *Member) welcome(g trust.Grant) {
+	m.Net.Welcome(g.Peer, g.Addrs)
+	m.trustChanged()
 }
 
 func showInvite(i trust.Invite) control.Invite {
@@ -129,13 +133,7 @@ func (a *api) joinName(i wire.Invite, wished string) string {
 }
 
 func (m *Member) askToJoin(s *peernet.Stream, i wire.Invite, as string) error {
-	var addrs []string
-	for _, full := range m.Net.Addrs() {
-		if addr, _, err := peernet.ParseAddr(full); err == nil && len(addrs) < 8 {
-			addrs = append(addrs, addr)
-		}
-	}
-	j := wire.NewJoin(i, m.Key.ID, as, addrs)
+	j := wire.NewJoin(i, m.Key.ID, as, m.ownAddrs())
 	data, err := wire.SealJoin(m.Key.Private, j)
 	if err != nil {
 		return err
@@ -169,18 +167,11 @@ func (m *Member) onJoin(ctx context.Context, s *peernet.Stream) {
 		s.Reset()
 		return
 	}
-	var addrs []string
-	for _, addr := range j.Addrs {
-		if clean, _, err := peernet.ParseAddr(addr); err == nil && clean != "" && len(addrs) < 8 {
-			addrs = append(addrs, clean)
-		}
-	}
-	g, secret, err := m.Trust.Redeem(ctx, s.Peer(), strings.ToLower(j.Name), addrs, func(have [16]byte) bool { return j.Knows(have) })
+	g, secret, err := m.Trust.Redeem(ctx, s.Peer(), strings.ToLower(j.Name), cleanAddrs(j.Addrs), func(have [16]byte) bool { return j.Knows(have) })
 	var answer wire.Joined
 	if err == nil {
 		answer = j.Accept(secret)
-		m.Net.Learn(g.Peer, g.Addrs)
-		m.trustChanged()
+		m.welcome(g)
 		m.tell("join", g.Peer, g.Name+" may "+strings.Join(g.Allow.Names(), ", "))
 		m.Log.Info("a peer joined by an invite", "peer", g.Peer, "name", g.Name, "allow", g.Allow.Names())
 	} else {

@@ -24,6 +24,7 @@ func (a *api) Lockdown(ctx context.Context) (control.Lockdown, error) {
 			m.Log.Warn("cannot close a connection cleanly", "peer", g.Peer, "err", err)
 		}
 	}
+	m.Net.DisconnectGuests()
 	m.trustChanged()
 	stopped, err := a.hooks.Halt(ctx)
 	if err != nil {

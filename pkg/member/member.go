@@ -40,6 +40,8 @@ type Config struct {
 	NewState  bool          // make a new state file where the old one is missing
 	OldState  bool          // accept a state file that is not the latest
 	Heartbeat time.Duration // between two to one peer; 0 = heartbeat.DefaultInterval
+	Knock     time.Duration // let strangers knock this long from the start of Run; 0 = as it was
+	Announce  string        // tell the local network that this node is there, under this name; empty = do not
 	Log       *slog.Logger
 	Now       func() time.Time // nil = time.Now
 }
@@ -60,6 +62,7 @@ type Member struct {
 	Started time.Time
 
 	unlock func() error
+	room   *room // where those who knock wait
 
 	removing sync.Mutex   // one removal at a time
 	step     func(string) // a test's view of a removal's steps; nil = nobody looks
@@ -91,7 +94,7 @@ func Open(cfg Config) (_ *Member, err error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	m := &Member{Config: cfg, Started: cfg.Now(), Events: event.New(cfg.Now)}
+	m := &Member{Config: cfg, Started: cfg.Now(), Events: event.New(cfg.Now), room: newRoom()}
 	if err := os.MkdirAll(cfg.Home, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot create the home directory: %w", err)
 	}
@@ -116,7 +119,7 @@ func Open(cfg Config) (_ *Member, err error) {
 	if m.Gate, err = admission.NewGate(admission.Config{Store: m.Store, Trust: m.Trust, Self: m.Key.ID, Now: cfg.Now}); err != nil {
 		return nil, err
 	}
-	m.Net, err = peernet.New(peernet.Config{Key: m.Key.Private, Listen: cfg.Listen, Gate: m.Trust, Log: cfg.Log, Expecting: m.Trust.Expecting, OnConnect: m.connected})
+	m.Net, err = peernet.New(peernet.Config{Key: m.Key.Private, Listen: cfg.Listen, Gate: m.Trust, Log: cfg.Log, Expecting: m.expecting, OnConnect: m.connected})
 	if err != nil {
 		return nil, err
 	}
@@ -262,6 +265,12 @@ func (m *Member) Run(ctx context.Context, handlers map[wire.Verb]request.Handler
 	m.Net.HandleGuest(wire.ProtocolJoin, m.Trust.Expecting, m.onJoin)
 	m.setFree(h.Free)
 	m.Net.Handle(wire.ProtocolHeartbeat, m.onHeartbeat)
+	m.Net.HandleGuest(wire.ProtocolKnock, m.knockable, m.onKnock)
+	if m.Knock > 0 {
+		if _, err := m.Trust.LetKnock(ctx, m.Knock); err != nil {
+			return err
+		}
+	}
 	if err := m.resume(ctx, h); err != nil {
 		return err
 	}
@@ -295,6 +304,16 @@ func (m *Member) Run(ctx context.Context, handlers map[wire.Verb]request.Handler
 			return nil
 		}
 	})
+	if m.Announce != "" {
+		g.Go(func() error {
+			select {
+			case <-listening:
+				return m.Net.Announce(ctx, m.Announce)
+			case <-ctx.Done():
+				return nil
+			}
+		})
+	}
 	for _, part := range append(parts, m.Heart.Run) {
 		g.Go(func() error { return part(ctx) })
 	}

@@ -34,7 +34,7 @@ func mustOpen(t *testing.T, home string) *Member {
 }
 
 // shortDir is a temporary directory whose paths are short enough for sockets.
-func shortDir(t *testing.T) string {
+func shortDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "pc")
 	if err != nil {

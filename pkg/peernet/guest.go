@@ -187,6 +187,22 @@ func (g *guests) left(c network.Conn) {
 	}
 }
 
+// promote drops the records of guests who are peers now, and reports whether p was
+// a guest here or host of this node.
+func (g *guests) promote(p mesh.PeerID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	was := g.hosts[p] > 0
+	for c, have := range g.here {
+		if c.RemotePeer() == p {
+			was = true
+			have.end.Stop()
+			delete(g.here, c)
+		}
+	}
+	return was
+}
+
 // arrived handles a connection to a peer that is not trusted (any more). It is
 // closed before it returns, unless the peer may stay as a guest: at this point
 // the connection is registered and carries no stream yet.

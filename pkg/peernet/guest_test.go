@@ -1,12 +1,16 @@
 package peernet
 
 import (
+	"bytes"
 	"context"
+	"crypto/ed25519"
 	"io"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 	"golang.org/x/time/rate"
 
@@ -149,4 +153,20 @@ func TestGuestsWait(t *testing.T) {
 	}
 	server.DisconnectGuests()
 	within(t, 5*time.Second, "all guests to leave", func() bool { return guestsHere(server) == 0 && int(ended.Load()) == in })
+}
+
+// newPeerID is one of many IDs.
+func newPeerID(t testing.TB, a, b byte) mesh.PeerID {
+	t.Helper()
+	seed := bytes.Repeat([]byte{a}, 32)
+	seed[0] = b
+	key, err := crypto.UnmarshalEd25519PrivateKey(ed25519.NewKeyFromSeed(seed))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
 }

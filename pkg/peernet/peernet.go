@@ -56,6 +56,8 @@ type Net struct {
 	gater  *gater
 	guests *guests
 
+	looking sync.Mutex // one Discover at a time
+
 	mu      sync.Mutex
 	closed  bool
 	cancels map[mesh.PeerID]map[*Stream]struct{} // inbound streams being handled
@@ -172,6 +174,9 @@ func (n *Net) Close() {
 // ID is this node's peer ID.
 func (n *Net) ID() mesh.PeerID { return n.host.ID() }
 
+// Protocols are all that this node has a handler for.
+func (n *Net) Protocols() []string { return protocol.ConvertToStrings(n.host.Mux().Protocols()) }
+
 // Addrs are the addresses others can dial, each ending in /p2p/ID. Unspecified
 // listen addresses are expanded to the machine's own.
 func (n *Net) Addrs() []string {
@@ -198,6 +203,16 @@ func (n *Net) Learn(p mesh.PeerID, addrs []string) {
 				n.host.Peerstore().AddAddr(p, a, peerstore.PermanentAddrTTL)
 			}
 		}
+	}
+}
+
+// Welcome records where a peer that is trusted from now on can be dialled. One that
+// is connected already, as a guest or because this node knocked at it, is made
+// known like any that connects.
+func (n *Net) Welcome(p mesh.PeerID, addrs []string) {
+	n.Learn(p, addrs)
+	if n.guests.promote(p) && n.host.Network().Connectedness(p) == network.Connected {
+		n.notify(p, true)
 	}
 }
 

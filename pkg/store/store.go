@@ -35,6 +35,7 @@ const (
 	Workloads   Bucket = "workloads"    // supervisor: workload ID → record
 	Remote      Bucket = "remote"       // node: workloads that this node deployed elsewhere
 	Routes      Bucket = "routes"       // gateway: label → route
+	Denied      Bucket = "denied"       // trust: peer that knocked and was refused → until when
 	Lend        Bucket = "lend"         // node: what the owner lends, and when
 	Audit       Bucket = "audit"        // audit: sequence number → hash, entry
 
@@ -52,7 +53,7 @@ const (
 
 var buckets = [...]Bucket{
 	Meta, TrustLog, TrustTasks, Invites, Nonces, NonceExpiry, Workloads, Remote, Routes, Lend, Audit,
-	Receipts, ReceiptOrder, Accounts, Jobs, Outputs, AskedJobs, Crons, Witness, Alarms,
+	Receipts, ReceiptOrder, Accounts, Jobs, Outputs, AskedJobs, Crons, Witness, Alarms, Denied,
 }
 
 var (

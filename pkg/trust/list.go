@@ -29,6 +29,7 @@ type List struct {
 	grants    map[mesh.PeerID]Grant
 	head      head
 	expecting [2]time.Time // from when until when some invite is open
+	door      door         // since and until when strangers may knock
 	locked    *Lockdown    // nil = the list counts
 }
 
@@ -38,6 +39,9 @@ func Open(st *store.Store, self mesh.PeerID, now func() time.Time) (*List, error
 	err := st.View(func(tx *store.Tx) (err error) {
 		if l.grants, l.head, err = replay(tx); err == nil {
 			l.locked, err = loadLockdown(tx)
+		}
+		if err == nil {
+			l.door, err = loadDoor(tx)
 		}
 		return err
 	})
@@ -147,6 +151,17 @@ func (l *List) Put(ctx context.Context, g Grant) error {
 // writing is held.
 func (l *List) put(ctx context.Context, actor string, g Grant, also func(*store.Tx) error) error {
 	g.Quota.Form = quotaForm
+	if err := l.Check(g); err != nil {
+		return err
+	}
+	l.mu.RLock()
+	at := l.head
+	l.mu.RUnlock()
+	return l.commit(ctx, actor, at, opPut, g, also)
+}
+
+// Check says what would keep g from being added or replaced now.
+func (l *List) Check(g Grant) error {
 	if err := g.validate(); err != nil {
 		return err
 	}
@@ -157,20 +172,16 @@ func (l *List) put(ctx context.Context, actor string, g Grant, also func(*store.
 		return mesh.Errorf(mesh.Invalid, "that is this machine's own ID").WithHint("add the ID that the other machine prints with: peerctl whoami")
 	}
 	l.mu.RLock()
-	_, exists := l.grants[g.Peer]
-	n, at := len(l.grants), l.head
-	var clash bool
+	defer l.mu.RUnlock()
 	for id, have := range l.grants {
-		clash = clash || (have.Name == g.Name && id != g.Peer)
+		if have.Name == g.Name && id != g.Peer {
+			return mesh.Errorf(mesh.Conflict, "another peer is called %q already", g.Name).WithHint("choose another --name")
+		}
 	}
-	l.mu.RUnlock()
-	if clash {
-		return mesh.Errorf(mesh.Conflict, "another peer is called %q already", g.Name).WithHint("choose another --name")
-	}
-	if !exists && n >= MaxPeers {
+	if _, exists := l.grants[g.Peer]; !exists && len(l.grants) >= MaxPeers {
 		return mesh.Errorf(mesh.Quota, "the trust list is full: %d peers", MaxPeers).WithHint("remove some: peerctl peers remove")
 	}
-	return l.commit(ctx, actor, at, opPut, g, also)
+	return nil
 }
 
 // removal is a removal whose later steps are not finished.
