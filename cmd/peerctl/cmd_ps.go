@@ -63,6 +63,8 @@ func stateOf(w control.Workload) string {
 		return fmt.Sprintf("exited (%d)", w.Status.ExitCode)
 	case w.State == mesh.Pulling && p != nil && p.Total > 0:
 		return fmt.Sprintf("pulling %d%%", min(100, p.Done*100/p.Total))
+	case w.State == mesh.Running && w.Status.Idle:
+		return "running (idle)"
 	}
 	return string(w.State)
 }

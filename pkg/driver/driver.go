@@ -64,6 +64,13 @@ type Pauser interface {
 	Resume(ctx context.Context) error
 }
 
+// Sleeper is implemented by tasks of which nothing runs until somebody wants
+// something of them.
+type Sleeper interface {
+	// Idle reports whether that is so now.
+	Idle() bool
+}
+
 // Runner is implemented by drivers that can run a job for whoever waits for it.
 type Runner interface {
 	// Run executes w to its end. It returns an error only if the job could not be

@@ -42,6 +42,8 @@ type Status struct {
 	Progress *Progress `json:"progress,omitempty" cbor:"8,keyasint,omitempty"`
 	// PublishError says why it has no public address although one was asked for.
 	PublishError string `json:"publish_error,omitempty" cbor:"9,keyasint,omitempty"`
+	// Idle says that nothing of it runs now: the next request starts it.
+	Idle bool `json:"idle,omitempty" cbor:"15,keyasint,omitempty"`
 }
 
 // Progress is how far a long step has come.

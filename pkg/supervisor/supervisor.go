@@ -191,7 +191,11 @@ func (s *Supervisor) Status(id mesh.WorkloadID) (st mesh.Status, changed <-chan 
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.status, k.changed, true
+	st = k.status
+	if z, sleeps := k.task.(driver.Sleeper); sleeps && st.State == mesh.Running {
+		st.Idle = z.Idle()
+	}
+	return st, k.changed, true
 }
 
 // Task is the current run of a workload that is ready; mesh.Unavailable if none is.

@@ -7,14 +7,17 @@
 // peerd instead of opening them, and ends when peerd does. A guest that breaks out
 // of WebAssembly finds itself in a process that can do nothing but compute.
 //
-// Two shapes: a service is a CGI program (RFC 3875), of which every request gets
-// a fresh instance, so no state passes from one request to the next; a job runs
-// once from its start to its end.
+// Three shapes: a service is a CGI program (RFC 3875), of which every request gets
+// a fresh instance, so no state passes from one request to the next; a server keeps
+// one instance running, which accepts connections, while there are requests; a job
+// runs once from its start to its end. Exports cannot tell a server: a Go program of
+// either kind has the same, so the spec says it.
 //
-// What a guest can do, and what it cannot:
+// What a guest can do, and what it cannot (docs/capabilities.md says how there is more):
 //
-//	files        none
-//	network      none; a service is spoken to through its standard input and output
+//	files        none, or a private directory in memory
+//	network      none; a service is spoken to through its standard input and output, a
+//	             server through connections in memory, made by its worker
 //	environment  what the spec passes, and for a service CGI's description of the request
 //	arguments    what the spec passes, after the workload's name
 //	clock        monotonic, from 1 ns at the instance's start; the wall clock reads 1 January

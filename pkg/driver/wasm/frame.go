@@ -42,6 +42,7 @@ const (
 	askJob    kind = 6 // run a job; the reply is how it ended
 	askStop   kind = 7
 	askStats  kind = 8
+	tellNews  kind = 64 // worker to peerd, about a run; has no reply
 	replyOK   kind = 128
 	replyFail kind = 129
 )
@@ -62,7 +63,7 @@ func parseHeader(h [headerLen]byte) (int, frame, error) {
 		return 0, frame{}, fmt.Errorf("%w: a payload of %d bytes", errFrame, n)
 	}
 	k := kind(h[4])
-	if (k < askHello || k > askStats) && k != replyOK && k != replyFail {
+	if (k < askHello || k > askStats) && k != tellNews && k != replyOK && k != replyFail {
 		return 0, frame{}, fmt.Errorf("%w: kind %d", errFrame, k)
 	}
 	return int(n), frame{kind: k, call: binary.BigEndian.Uint32(h[5:9])}, nil

@@ -41,6 +41,7 @@ type instance struct {
 	shared         *budget
 	now            *atomic.Int64  // bytes in use by all instances of the run
 	seed           *driver.Seed   // of a run that can be repeated; nil for others
+	listener       *wasi.Listener // of a server
 	record         *driver.Record // of what such a run observes
 }
 
@@ -109,7 +110,7 @@ func (in *instance) guest() (*wasi.Guest, error) {
 	g := &wasi.Guest{
 		Args: append([]string{in.name}, in.args...), Env: unique(in.env),
 		Stdin: stdin, Stdout: waitingWriter{in.stdout, in.meter}, Stderr: waitingWriter{in.stderr, in.meter},
-		Random: random, Meter: in.meter, Monotonic: monotonic,
+		Random: random, Meter: in.meter, Monotonic: monotonic, Listener: in.listener,
 		Wall: func() int64 { return Epoch*int64(time.Second) + monotonic() },
 	}
 	fileTime := g.Wall

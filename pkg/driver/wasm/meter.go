@@ -38,6 +38,9 @@ type meter struct {
 	stopped error             // set before the guest is unwound
 	resumed time.Time
 	slept   time.Duration // asked for in sleeps, of the virtual clock
+	rate    uint64        // units a second; 0 = no limit
+	billed  uint64        // of the units used
+	burning *pace
 	cpu     time.Duration // time spent in the guest and its host calls, waits excluded
 }
 
@@ -115,7 +118,7 @@ func (m *meter) yield() {
 	now := time.Now()
 	ran := now.Sub(m.resumed)
 	m.cpu += ran
-	if wait := m.pace.spend(ran); wait > 0 {
+	if wait := max(m.pace.spend(ran), m.ahead()); wait > 0 {
 		m.sleep(wait, nil)
 	} else {
 		runtime.Gosched()

@@ -38,6 +38,7 @@ type process struct {
 	pending map[uint32]chan frame // nil once dead
 	why     string                // set by whoever ends it
 	doomed  bool                  // it is being ended
+	watched map[uint64]*task      // by run
 
 	ending chan struct{} // closed when the connection has ended
 	dead   chan struct{} // closed when the process is gone and waited for
@@ -51,7 +52,7 @@ func spawn(ctx context.Context, wg *sync.WaitGroup, cmd *exec.Cmd, group *jail.G
 	}
 	p := &process{
 		cmd: cmd, link: &link{c: conn}, group: group,
-		pending: map[uint32]chan frame{}, ending: make(chan struct{}), dead: make(chan struct{}),
+		pending: map[uint32]chan frame{}, watched: map[uint64]*task{}, ending: make(chan struct{}), dead: make(chan struct{}),
 	}
 	cmd.Env = []string{} // not nil, which would inherit
 	cmd.Dir = "/"
@@ -212,6 +213,10 @@ func (p *process) read() {
 			return
 		}
 		closeAll(f.files) // none is expected
+		if f.kind == tellNews {
+			p.hear(f.payload)
+			continue
+		}
 		p.mu.Lock()
 		reply := p.pending[f.call]
 		delete(p.pending, f.call)
@@ -219,6 +224,31 @@ func (p *process) read() {
 		if reply != nil {
 			reply <- f
 		}
+	}
+}
+
+// hear takes news of a run. What it is not about is not kept.
+func (p *process) hear(b []byte) {
+	var n runNews
+	if json.Unmarshal(b, &n) != nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t := p.watched[n.Run]; t != nil {
+		t.idle.Store(n.Idle)
+	}
+}
+
+// watch makes t hear the news of its run; stop ends that.
+func (p *process) watch(t *task) (stop func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.watched[t.run] = t
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.watched, t.run)
 	}
 }
 

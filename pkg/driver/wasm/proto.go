@@ -36,19 +36,23 @@ type loadCall struct {
 // module, then standard input and output as one connection, and standard error;
 // a supervised job has the log for both.
 type guestCall struct {
-	ID       mesh.WorkloadID `json:"id"`
-	Run      uint64          `json:"run"` // tells two runs of one workload apart
-	Digest   string          `json:"digest"`
-	Name     string          `json:"name"`
-	Args     []string        `json:"args,omitempty"`
-	Env      []string        `json:"env,omitempty"`
-	Memory   int64           `json:"memory"` // bytes of one instance
-	MilliCPU int64           `json:"milli_cpu"`
-	Fuel     uint64          `json:"fuel"`              // units of one instance
-	Timeout  time.Duration   `json:"timeout"`           // wall clock of one instance, ns
-	Scratch  int64           `json:"scratch,omitempty"` // bytes of one instance's private directory
-	Wall     bool            `json:"wall,omitempty"`    // its clock tells the time
-	Attached bool            `json:"attached,omitempty"`
+	ID          mesh.WorkloadID `json:"id"`
+	Run         uint64          `json:"run"` // tells two runs of one workload apart
+	Digest      string          `json:"digest"`
+	Name        string          `json:"name"`
+	Args        []string        `json:"args,omitempty"`
+	Env         []string        `json:"env,omitempty"`
+	Memory      int64           `json:"memory"` // bytes of one instance
+	MilliCPU    int64           `json:"milli_cpu"`
+	Fuel        uint64          `json:"fuel"`              // units of one instance
+	Timeout     time.Duration   `json:"timeout"`           // wall clock of one instance, ns
+	Scratch     int64           `json:"scratch,omitempty"` // bytes of one instance's private directory
+	Wall        bool            `json:"wall,omitempty"`    // its clock tells the time
+	Server      bool            `json:"server,omitempty"`  // keeps running; Fuel is for a second
+	FuelDay     uint64          `json:"fuel_day,omitempty"`
+	Idle        time.Duration   `json:"idle,omitempty"` // ns
+	Concurrency int             `json:"concurrency,omitempty"`
+	Attached    bool            `json:"attached,omitempty"`
 
 	// Of an attached job.
 	Seed   driver.Seed `json:"seed,omitzero"`
@@ -61,6 +65,12 @@ type guestCall struct {
 type runCall struct {
 	Run   uint64        `json:"run"`
 	Grace time.Duration `json:"grace,omitempty"` // ns
+}
+
+// runNews is what a worker says of a run without being asked.
+type runNews struct {
+	Run  uint64 `json:"run"`
+	Idle bool   `json:"idle"` // no instance of the server runs; the next request starts one
 }
 
 // runStats answers stats.
@@ -77,6 +87,7 @@ func newGuestCall(w mesh.Workload, run uint64) guestCall {
 	return guestCall{
 		ID: w.ID, Run: run, Digest: s.Digest, Name: s.Name, Args: s.Args, Env: s.Env,
 		Memory: s.Resources.Memory, MilliCPU: s.Resources.MilliCPU, Fuel: s.Resources.Fuel, Timeout: s.Timeout,
+		Server: s.Shape == mesh.Server, FuelDay: s.FuelDay, Idle: s.Idle, Concurrency: s.Concurrency,
 		Scratch: s.Resources.Disk, Wall: s.Clock == mesh.ClockWall,
 	}
 }

@@ -45,6 +45,9 @@ type service struct {
 	conns *connListener
 	http  *http.Server
 	done  chan struct{} // closed when Serve has returned
+
+	reply func(http.ResponseWriter, *http.Request) // to one request that has its turn
+	after func()                                   // ends what outlives requests
 }
 
 // figures are what a run has used so far.
@@ -72,16 +75,21 @@ func (f *figures) stats() runStats {
 
 func newService(c guestCall, l Limits, m *module, shared *budget, log *lineLog) *service {
 	ctx, stop := context.WithCancelCause(context.Background())
+	atOnce := c.Concurrency
+	if atOnce <= 0 {
+		atOnce = l.Concurrency
+	}
 	s := &service{
 		figures: figures{rest: m.size},
 		call:    c, limits: l, module: m, shared: shared, log: log,
 		pace: &pace{milli: c.MilliCPU, now: time.Now, last: time.Now()},
 		ctx:  ctx, stop: stop,
-		slots: make(chan struct{}, l.Concurrency),
-		queue: make(chan struct{}, l.Concurrency+l.Queue),
+		slots: make(chan struct{}, atOnce),
+		queue: make(chan struct{}, atOnce+l.Queue),
 		conns: newConnListener(),
 		done:  make(chan struct{}),
 	}
+	s.reply = s.answer
 	s.http = &http.Server{
 		Handler:           s,
 		ReadHeaderTimeout: headWait,
@@ -120,6 +128,9 @@ func (s *service) shutdown(grace time.Duration) {
 		}
 	}
 	s.stop(errStopped)
+	if s.after != nil {
+		s.after()
+	}
 	s.http.Close() // connections without a request
 	<-s.done
 }
@@ -144,7 +155,7 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer func() { <-s.slots }()
-	s.answer(w, r)
+	s.reply(w, r)
 }
 
 // slot waits for an instance to be free.

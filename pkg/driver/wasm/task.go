@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -22,7 +23,8 @@ type task struct {
 	id   mesh.WorkloadID
 	run  uint64
 	p    *process
-	http bool
+	http bool        // it answers requests
+	idle atomic.Bool // nothing of it runs until the next request
 	log  *logfile.Log
 
 	quit chan struct{} // closed, once, when Stop has ended the run
@@ -35,7 +37,10 @@ type task struct {
 	exit    mesh.Exit // set before done is closed
 }
 
-var _ driver.Task = (*task)(nil)
+var (
+	_ driver.Task    = (*task)(nil)
+	_ driver.Sleeper = (*task)(nil)
+)
 
 // start begins a run of w in p. It takes release over only if it succeeds.
 func (d *Driver) start(ctx context.Context, w mesh.Workload, p *process, release func(), code *os.File) (*task, error) {
@@ -50,16 +55,19 @@ func (d *Driver) start(ctx context.Context, w mesh.Workload, p *process, release
 	defer to.Close()
 	call := newGuestCall(w, d.runs.Add(1))
 	t := &task{
-		id: w.ID, run: call.Run, p: p, http: w.Spec.WithDefaults().Shape == mesh.HTTP, log: log,
+		id: w.ID, run: call.Run, p: p, http: w.Spec.WithDefaults().Shape != mesh.Job, log: log,
 		quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	var job *question
+	t.idle.Store(call.Server)
+	unwatch := p.watch(t)
 	if t.http {
 		err = d.compiling(ctx, p, askServe, call, code, to)
 	} else {
 		job, err = p.ask(askJob, call, code, to)
 	}
 	if err != nil {
+		unwatch()
 		from.Close()
 		return nil, errors.Join(err, log.Close())
 	}
@@ -68,6 +76,7 @@ func (d *Driver) start(ctx context.Context, w mesh.Workload, p *process, release
 	d.mu.Unlock()
 	d.work.Go(func() {
 		defer release()
+		defer unwatch()
 		t.follow(job, from, d.cfg.Limits.LogRate)
 	})
 	return t, nil
@@ -123,6 +132,9 @@ func failedExit(p *process, err error) mesh.Exit {
 	e := mesh.AsError(err)
 	return mesh.Exit{Code: exitKilled, Kind: e.Kind, Reason: e.Msg}
 }
+
+// Idle implements driver.Sleeper.
+func (t *task) Idle() bool { return t.idle.Load() }
 
 // ID implements driver.Task.
 func (t *task) ID() mesh.WorkloadID { return t.id }

@@ -209,6 +209,13 @@ func b2i(b bool) int {
 	return 0
 }
 
+// news tells peerd of a run. An error means that peerd is gone, which listen sees.
+func (w *worker) news(n runNews) {
+	if b, err := json.Marshal(n); err == nil {
+		_ = w.link.write(frame{kind: tellNews, payload: b})
+	}
+}
+
 func (w *worker) load(c loadCall, f *os.File) (any, error) {
 	m, err := w.modules.acquire(context.Background(), c.Digest, f)
 	if err != nil {
@@ -228,13 +235,21 @@ func (w *worker) serve(c guestCall, code, log *os.File) (any, error) {
 		w.modules.release(context.Background(), m)
 		return nil, err
 	}
-	s := newService(c, w.limits, m, w.shared, &lineLog{c: to})
+	var s *service
+	var r run
+	if c.Server {
+		v := newServer(c, w.limits, m, w.shared, &lineLog{c: to}, func(idle bool) { w.news(runNews{c.Run, idle}) })
+		s, r = v.service, v
+	} else {
+		s = newService(c, w.limits, m, w.shared, &lineLog{c: to})
+		r = s
+	}
 	s.http.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateClosed {
 			w.conns.Add(-1)
 		}
 	}
-	if err := w.add(c.Run, s); err != nil {
+	if err := w.add(c.Run, r); err != nil {
 		s.log.close()
 		w.modules.release(context.Background(), m)
 		return nil, err
@@ -244,6 +259,13 @@ func (w *worker) serve(c guestCall, code, log *os.File) (any, error) {
 		s.log.close()
 		w.modules.release(context.Background(), m)
 	}()
+	if v, ok := r.(*server); ok {
+		if err := v.first(); err != nil {
+			v.shutdown(0)
+			w.forget(c.Run)
+			return nil, err
+		}
+	}
 	return struct{}{}, nil
 }
 
@@ -288,8 +310,13 @@ func (w *worker) connect(f frame) {
 	if err != nil {
 		return
 	}
-	s, ok := r.(*service)
-	if !ok {
+	var s *service
+	switch v := r.(type) {
+	case *service:
+		s = v
+	case *server:
+		s = v.service
+	default:
 		return
 	}
 	conn, err := unixConn(f.files[0])
