@@ -88,6 +88,10 @@ func TestReplays(t *testing.T) {
 		t.FailNow()
 	}
 	g.crash()
+	backup, err := os.ReadFile(g.file())
+	if err != nil {
+		t.Fatal(err)
+	}
 
 	var total, second int64
 	// again replays every request, n in all, and checks each outcome.
@@ -146,6 +150,22 @@ func TestReplays(t *testing.T) {
 	if got, want := g.effects(), len(sent)-len(sent)/4+len(sent); got != want {
 		t.Errorf("%d effects on disk, want %d", got, want)
 	}
+
+	// The state is rolled back to when the requests had just been made: that is noticed,
+	// and by the owner's word accepted as another life.
+	if err := errors.Join(g.store.Close(), os.WriteFile(g.file(), backup, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.open(); mesh.AsError(err) == nil || mesh.AsError(err).Rule != "state.latest" {
+		t.Fatalf("a state that was rolled back: %v, want it refused by state.latest", err)
+	}
+	g.old = true
+	if err := g.open(); err != nil {
+		t.Fatal(err)
+	}
+	c.Store(newClock().Load()) // the requests would be fresh
+	again("after the state was rolled back", g, alice, step, refused(mesh.Misdirected, "request.incarnation"))
+	g.old = false
 
 	// The state is lost, and the owner starts anew: alice is trusted again.
 	if err := errors.Join(g.store.Close(), os.Remove(g.file()), g.open()); err != nil {

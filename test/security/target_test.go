@@ -56,6 +56,7 @@ func (c *clock) add(d time.Duration) { c.Add(d.Milliseconds()) }
 type target struct {
 	t     testing.TB
 	home  string
+	old   bool // its owner says that an older state will do
 	clock *clock
 	key   *identity.Key
 	store *store.Store
@@ -76,7 +77,11 @@ func newTarget(t testing.TB, c *clock) *target {
 func (g *target) file() string { return filepath.Join(g.home, store.FileName) }
 
 func (g *target) open() (err error) {
-	if g.store, err = store.Open(g.file()); err != nil {
+	open := store.Open
+	if g.old {
+		open = store.OpenOld
+	}
+	if g.store, err = open(g.file()); err != nil {
 		return err
 	}
 	if err := g.store.Bind(context.Background(), g.key.ID); err != nil {
@@ -182,5 +187,15 @@ func figure(t testing.TB, name string, value float64) {
 	_, err = f.Write(append(line, '\n'))
 	if err := errors.Join(err, f.Close()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// within polls until ok holds, and fails the test after limit.
+func within(t *testing.T, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within %s", what, limit)
+		}
 	}
 }
