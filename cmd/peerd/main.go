@@ -153,7 +153,7 @@ func run(ctx context.Context, home string, cfg config, accept accepted, stderr i
 	runtimes := map[mesh.Runtime]node.Runtime{}
 	var warnings []string
 
-	guests, err := wasm.New(wasm.Config{Dir: filepath.Join(home, "wasm"), Module: modules.Path, Log: log, Command: workerProcess})
+	guests, err := wasm.New(wasm.Config{Dir: filepath.Join(home, "wasm"), Module: modules.Path, Log: log, Command: workerProcess, MayConnect: mayConnect(m)})
 	if err != nil {
 		return err
 	}

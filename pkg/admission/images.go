@@ -131,3 +131,9 @@ func wallClock(g trust.Grant, s mesh.Spec) Row {
 	}
 	return row
 }
+
+// MayConnect judges whether a workload that runs may still reach out, under the
+// grant of its owner as it is now.
+func MayConnect(g trust.Grant, s mesh.Spec) Decision {
+	return verdict(tidy([]Row{permission("grant.deploy", "deploy here", "deploy", g, trust.Deploy), egress(g, s)}), "grant.egress", "within the grant")
+}

@@ -2,6 +2,8 @@ package wasm
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"testing"
@@ -74,5 +76,44 @@ func TestWallClock(t *testing.T) {
 	}
 	if got := r.job(w, driver.Job{Seed: driver.Seed{1}, Replay: &driver.Replayed{}}); got.Kind != mesh.Conflict {
 		t.Errorf("repeated without its record: %+v", got.Ran)
+	}
+}
+
+// A guest's http.Client reaches what its spec lists, through peerd, and nothing else.
+func TestHTTPRequests(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s %s for %s", r.Method, r.URL.Path, r.UserAgent())
+	}))
+	defer s.Close()
+	host := strings.TrimPrefix(s.URL, "http://")
+	r := newGoRig(t, Limits{})
+	digest := r.shelf.put(guests.build(t, "peercompute/examples/fetch"))
+	run := func(replay *driver.Replayed, hosts ...string) ran {
+		return r.job(r.workload(digest, mesh.Job, func(sp *mesh.Spec) {
+			sp.Args = []string{s.URL + "/path"}
+			if sp.Hosts = hosts; len(hosts) > 0 {
+				sp.Egress = mesh.EgressAllow
+			}
+		}), driver.Job{Replay: replay})
+	}
+	if got := run(nil, host); got.Code != 1 || !strings.Contains(got.errs, "no guest use the network") {
+		t.Errorf("nobody allowed it: %+v", got)
+	}
+	r.cfg.MayConnect = func(mesh.PeerID, mesh.Spec) error { return nil }
+	first := run(nil, host)
+	if first.Code != 0 || first.out != "GET /path for Go-http-client/1.1" || first.errs != "200 OK\n" {
+		t.Errorf("got %+v", first)
+	}
+	if got := run(nil, "example.org:443"); got.Code != 1 || !strings.Contains(got.errs, host+" is not on this workload's list of hosts") {
+		t.Errorf("what is not listed: %+v", got)
+	}
+	if got := run(nil); got.Code != 1 || !strings.Contains(got.errs, "may not use the network") {
+		t.Errorf("without a list: %+v", got)
+	}
+	// Repeated from its record, it needs no network.
+	r.cfg.MayConnect = nil
+	s.Close()
+	if again := run(&driver.Replayed{Record: first.Record}, host); again.out != first.out || again.Fuel != first.Fuel {
+		t.Errorf("first %+v, repeated %+v", first, again)
 	}
 }

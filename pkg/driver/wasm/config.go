@@ -1,10 +1,15 @@
 package wasm
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"os/exec"
 	"time"
+
+	"peercompute/pkg/mesh"
 )
 
 // Config is what New needs.
@@ -18,6 +23,12 @@ type Config struct {
 	// Command is a command that ends in WorkerMain: peerd itself, with its hidden
 	// command. Its environment and directory are replaced.
 	Command func() *exec.Cmd
+	// MayConnect judges, before each HTTP request of a guest, whether its owner may
+	// still have it made; nil = nobody may. The list of hosts is judged besides.
+	MayConnect func(owner mesh.PeerID, s mesh.Spec) error
+	// Resolve and TLS replace the system's resolver and trusted roots, in tests.
+	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
+	TLS     *tls.Config
 	// Log takes what concerns the driver; guests have logs of their own.
 	Log *slog.Logger
 	// Limits are those of a worker and its guests; zero fields mean the default.

@@ -102,9 +102,6 @@ func (d *Driver) Close() error {
 // Prepare compiles the module, which takes seconds for a large one that this
 // owner's worker has not seen before.
 func (d *Driver) Prepare(ctx context.Context, w mesh.Workload, progress func(mesh.Progress)) (string, error) {
-	if len(w.Spec.Hosts) > 0 {
-		return "", mesh.Errorf(mesh.Unsupported, "HTTP requests of guests are not supported by this peer's version")
-	}
 	f, err := d.open(w.Spec.Digest)
 	if err != nil {
 		return "", err

@@ -17,6 +17,7 @@ import (
 	"github.com/tetratelabs/wazero/sys"
 
 	"peercompute/pkg/driver"
+	"peercompute/pkg/driver/wasm/internal/fetch"
 	"peercompute/pkg/driver/wasm/internal/scratch"
 	"peercompute/pkg/driver/wasm/internal/wasi"
 	"peercompute/pkg/mesh"
@@ -41,6 +42,7 @@ type instance struct {
 	shared         *budget
 	now            *atomic.Int64  // bytes in use by all instances of the run
 	seed           *driver.Seed   // of a run that can be repeated; nil for others
+	net            *fetch.Remote  // what it may reach; nil = nothing
 	listener       *wasi.Listener // of a server
 	record         *driver.Record // of what such a run observes
 }
@@ -112,6 +114,9 @@ func (in *instance) guest() (*wasi.Guest, error) {
 		Stdin: stdin, Stdout: waitingWriter{in.stdout, in.meter}, Stderr: waitingWriter{in.stderr, in.meter},
 		Random: random, Meter: in.meter, Monotonic: monotonic, Listener: in.listener,
 		Wall: func() int64 { return Epoch*int64(time.Second) + monotonic() },
+	}
+	if in.net != nil {
+		g.HTTP = in.request
 	}
 	fileTime := g.Wall
 	if in.wall {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"peercompute/pkg/driver"
+	"peercompute/pkg/driver/wasm/internal/fetch"
 	"peercompute/pkg/mesh"
 )
 
@@ -16,6 +17,7 @@ type job struct {
 	figures
 	call   guestCall
 	shared *budget
+	net    *fetch.Remote // what it may reach; nil = nothing
 	ctx    context.Context
 	stop   context.CancelCauseFunc
 	done   chan struct{} // closed when the instance has ended
@@ -53,7 +55,7 @@ func (j *job) run(m *module, give func(*meter) instance) mesh.Exit {
 	meter := newMeter(ctx, deadline, &pace{milli: j.call.MilliCPU, now: time.Now, last: time.Now()}, j.call.Fuel)
 	in := give(meter)
 	in.name, in.args, in.env = j.call.Name, j.call.Args, j.call.Env
-	in.scratch, in.wall = j.call.Scratch, j.call.Wall
+	in.scratch, in.wall, in.net = j.call.Scratch, j.call.Wall, j.net
 	in.memory, in.shared, in.now, in.meter = j.call.Memory, j.shared, &j.memory, meter
 	j.active.Add(1)
 	out := m.run(in)

@@ -78,6 +78,9 @@ func newModules(ctx context.Context, dir string, max int64, engine wazero.Runtim
 	if ms.known, err = wasi.Offer(ctx, rt); err != nil { // closed with the runtime
 		return nil, errors.Join(fmt.Errorf("cannot offer WASI: %w", err), ms.close(ctx))
 	}
+	if err := wasi.OfferHTTP(ctx, rt); err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot offer HTTP requests: %w", err), ms.close(ctx))
+	}
 	if err := offerRefill(ctx, rt); err != nil {
 		return nil, errors.Join(err, ms.close(ctx))
 	}
@@ -230,6 +233,7 @@ func (ms *modules) check(m *fuel.Module) error {
 		switch {
 		case i.Kind == fuel.ExternMemory:
 			return mesh.Errorf(mesh.Unsupported, "the module imports its memory; it must define and export it")
+		case i.Kind == fuel.ExternFunc && i.Module == wasi.HTTPModule && i.Name == wasi.HTTPName:
 		case i.Kind != fuel.ExternFunc || i.Module != wasi.ModuleName || !ms.known[i.Name]:
 			missing = append(missing, i.Module+"."+i.Name)
 		}

@@ -52,6 +52,7 @@ type guestCall struct {
 	FuelDay     uint64          `json:"fuel_day,omitempty"`
 	Idle        time.Duration   `json:"idle,omitempty"` // ns
 	Concurrency int             `json:"concurrency,omitempty"`
+	HTTP        bool            `json:"http,omitempty"` // the last file is a connection for its HTTP requests
 	Attached    bool            `json:"attached,omitempty"`
 
 	// Of an attached job.
@@ -88,7 +89,7 @@ func newGuestCall(w mesh.Workload, run uint64) guestCall {
 		ID: w.ID, Run: run, Digest: s.Digest, Name: s.Name, Args: s.Args, Env: s.Env,
 		Memory: s.Resources.Memory, MilliCPU: s.Resources.MilliCPU, Fuel: s.Resources.Fuel, Timeout: s.Timeout,
 		Server: s.Shape == mesh.Server, FuelDay: s.FuelDay, Idle: s.Idle, Concurrency: s.Concurrency,
-		Scratch: s.Resources.Disk, Wall: s.Clock == mesh.ClockWall,
+		HTTP: len(s.Hosts) > 0, Scratch: s.Resources.Disk, Wall: s.Clock == mesh.ClockWall,
 	}
 }
 

@@ -44,8 +44,13 @@ func (d *Driver) Run(ctx context.Context, w mesh.Workload, j driver.Job) (driver
 		}
 		call.Repeat, call.Record = true, j.Replay.Record
 	}
-	q, err := p.ask(askJob, call, f, s.theirs, s.theirErrs)
-	closeAll([]*os.File{s.theirs, s.theirErrs})
+	network, offline, err := d.network(w)
+	if err != nil {
+		return driver.Ran{}, err
+	}
+	defer offline()
+	q, err := p.ask(askJob, call, append([]*os.File{f, s.theirs, s.theirErrs}, network...)...)
+	closeAll(append(network, s.theirs, s.theirErrs))
 	if err != nil {
 		return driver.Ran{}, err
 	}

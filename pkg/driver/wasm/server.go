@@ -153,7 +153,7 @@ func (s *server) start() error {
 		in.out = s.module.run(instance{
 			name: s.call.Name, args: s.call.Args, env: append([]string{"LISTEN_FDS=1"}, s.call.Env...),
 			stdin: nothing{}, stdout: stderr, stderr: stderr, listener: in.listener,
-			memory: s.call.Memory, scratch: s.call.Scratch, wall: s.call.Wall, shared: s.shared, now: &s.memory, meter: meter,
+			memory: s.call.Memory, scratch: s.call.Scratch, wall: s.call.Wall, net: s.net, shared: s.shared, now: &s.memory, meter: meter,
 		})
 		s.active.Add(-1)
 		stderr.flush()

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"peercompute/pkg/driver/wasm/internal/cgi"
+	"peercompute/pkg/driver/wasm/internal/fetch"
 	"peercompute/pkg/mesh"
 )
 
@@ -36,6 +37,7 @@ type service struct {
 	module *module
 	shared *budget
 	log    *lineLog
+	net    *fetch.Remote // what its guests may reach; nil = nothing
 	pace   *pace
 
 	ctx   context.Context // of all requests; ends when the service is stopped
@@ -195,7 +197,7 @@ func (s *service) answer(w http.ResponseWriter, r *http.Request) {
 	out := s.module.run(instance{
 		name: s.call.Name, args: s.call.Args, env: append(programEnv(s.call.Env), cgi.Env(r, length)...),
 		stdin: body, stdout: res, stderr: stderr,
-		memory: s.call.Memory, scratch: s.call.Scratch, wall: s.call.Wall, shared: s.shared, now: &s.memory,
+		memory: s.call.Memory, scratch: s.call.Scratch, wall: s.call.Wall, net: s.net, shared: s.shared, now: &s.memory,
 		meter: newMeter(ctx, deadline, s.pace, s.call.Fuel),
 	})
 	s.active.Add(-1)

@@ -58,15 +58,23 @@ func (d *Driver) start(ctx context.Context, w mesh.Workload, p *process, release
 		id: w.ID, run: call.Run, p: p, http: w.Spec.WithDefaults().Shape != mesh.Job, log: log,
 		quit: make(chan struct{}), done: make(chan struct{}),
 	}
+	network, offline, err := d.network(w)
+	if err != nil {
+		from.Close()
+		return nil, errors.Join(err, log.Close())
+	}
+	defer closeAll(network)
+	files := append([]*os.File{code, to}, network...)
 	var job *question
 	t.idle.Store(call.Server)
 	unwatch := p.watch(t)
 	if t.http {
-		err = d.compiling(ctx, p, askServe, call, code, to)
+		err = d.compiling(ctx, p, askServe, call, files...)
 	} else {
-		job, err = p.ask(askJob, call, code, to)
+		job, err = p.ask(askJob, call, files...)
 	}
 	if err != nil {
+		offline()
 		unwatch()
 		from.Close()
 		return nil, errors.Join(err, log.Close())
@@ -77,6 +85,7 @@ func (d *Driver) start(ctx context.Context, w mesh.Workload, p *process, release
 	d.work.Go(func() {
 		defer release()
 		defer unwatch()
+		defer offline()
 		t.follow(job, from, d.cfg.Limits.LogRate)
 	})
 	return t, nil

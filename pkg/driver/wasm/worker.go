@@ -171,16 +171,19 @@ func (w *worker) handle(f frame) (any, error) {
 		return w.load(c, f.files[0])
 	case askServe:
 		var c guestCall
-		if err := need(2, &c); err != nil {
+		if err := json.Unmarshal(f.payload, &c); err != nil {
 			return nil, err
 		}
-		return w.serve(c, f.files[0], f.files[1])
+		if err := need(2+b2i(c.HTTP), &c); err != nil {
+			return nil, err
+		}
+		return w.serve(c, f.files[0], f.files[1], f.files[2:])
 	case askJob:
 		var c guestCall
 		if err := json.Unmarshal(f.payload, &c); err != nil {
 			return nil, err
 		}
-		if err := need(2+b2i(c.Attached), &c); err != nil {
+		if err := need(2+b2i(c.Attached)+b2i(c.HTTP), &c); err != nil {
 			return nil, err
 		}
 		return w.job(c, f.files)
@@ -225,13 +228,19 @@ func (w *worker) load(c loadCall, f *os.File) (any, error) {
 	return struct{}{}, nil
 }
 
-func (w *worker) serve(c guestCall, code, log *os.File) (any, error) {
+func (w *worker) serve(c guestCall, code, log *os.File, network []*os.File) (any, error) {
 	m, err := w.modules.acquire(context.Background(), c.Digest, code)
 	if err != nil {
 		return nil, err
 	}
 	to, err := unixConn(log)
 	if err != nil {
+		w.modules.release(context.Background(), m)
+		return nil, err
+	}
+	reach, err := remote(network)
+	if err != nil {
+		to.Close()
 		w.modules.release(context.Background(), m)
 		return nil, err
 	}
@@ -244,18 +253,21 @@ func (w *worker) serve(c guestCall, code, log *os.File) (any, error) {
 		s = newService(c, w.limits, m, w.shared, &lineLog{c: to})
 		r = s
 	}
+	s.net = reach
 	s.http.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateClosed {
 			w.conns.Add(-1)
 		}
 	}
 	if err := w.add(c.Run, r); err != nil {
+		s.net.Close()
 		s.log.close()
 		w.modules.release(context.Background(), m)
 		return nil, err
 	}
 	go func() {
 		s.serve()
+		s.net.Close()
 		s.log.close()
 		w.modules.release(context.Background(), m)
 	}()
@@ -286,6 +298,12 @@ func (w *worker) job(c guestCall, files []*os.File) (any, error) {
 		return nil, err
 	}
 	defer w.modules.release(context.Background(), m)
+	if c.HTTP {
+		if j.net, err = remote(files[len(files)-1:]); err != nil {
+			return nil, err
+		}
+		defer j.net.Close()
+	}
 	if !c.Attached {
 		return j.logged(m, &lineLog{c: first}), nil
 	}

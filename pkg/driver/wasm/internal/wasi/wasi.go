@@ -53,7 +53,10 @@ type Guest struct {
 	Wall           func() int64 // ns since 1970
 	Scratch        *scratch.FS  // its files; nil = none
 	Listener       *Listener    // where it is connected to; nil = nowhere
-	Meter          Meter
+	// HTTP makes a request and returns the answer and a code; nil = no network. Its
+	// wait ends with the guest.
+	HTTP  func(request []byte, room int) (answer []byte, code uint32)
+	Meter Meter
 	// Begin, if not nil, is called once, before the guest first learns anything of
 	// Env, Stdin or Stdout, and may set these.
 	Begin func()
