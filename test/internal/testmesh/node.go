@@ -35,6 +35,7 @@ type Node struct {
 	m    *Mesh
 	exe  string
 	args []string
+	in   []string // a command that runs the node in another surrounding; see In
 	who  control.Whoami
 
 	cmd  *exec.Cmd
@@ -45,10 +46,14 @@ type Node struct {
 // Command is the node's program with a command line of its own, for tests of how
 // it starts. Its output is the caller's.
 func (n *Node) Command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, n.exe, args...)
+	line := append(append(n.in[:len(n.in):len(n.in)], n.exe), args...)
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Env = append(os.Environ(), control.HomeEnv+"=")
 	return cmd
 }
+
+// In makes the node run under a command that then becomes it, such as ip netns exec.
+func (n *Node) In(command ...string) { n.in = command }
 
 // RunArgs is the command line that Start uses.
 func (n *Node) RunArgs(more ...string) []string {
