@@ -76,7 +76,9 @@ func TestDiscoverAndKnock(t *testing.T) {
 	}
 
 	knock := make(chan testmesh.Result, 1)
-	go func() { knock <- quiet.Ctl("peers", "knock", seen[0].Addrs[0], "--name", "loud", "--as", "quiet", "-o", "json") }()
+	go func() {
+		knock <- quiet.Ctl("peers", "knock", seen[0].Addrs[0], "--name", "loud", "--as", "quiet", "-o", "json")
+	}()
 	type pending struct{ Fingerprint, Name string }
 	var waiting struct{ Pending []pending }
 	within(t, time.Minute, "the knock", func() bool {
