@@ -61,6 +61,8 @@ func stateOf(w control.Workload) string {
 	switch {
 	case w.State == mesh.Exited:
 		return fmt.Sprintf("exited (%d)", w.Status.ExitCode)
+	case w.State == mesh.Paused && w.Status.Reason != "":
+		return "paused: " + w.Status.Reason
 	case w.State == mesh.Pulling && p != nil && p.Total > 0:
 		return fmt.Sprintf("pulling %d%%", min(100, p.Done*100/p.Total))
 	case w.State == mesh.Running && w.Status.Idle:

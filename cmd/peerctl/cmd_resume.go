@@ -21,6 +21,11 @@ func cmdResume(a *app) *cobra.Command {
 				if a.json() {
 					return a.printJSON(p)
 				}
+				if !p.Open {
+					a.note("the pause is over, but this machine's hours go on: %s", a.lendingLine(p))
+					a.note("change them with: peerctl lend --when always")
+					return nil
+				}
 				a.note("peers' new work is taken again")
 				return nil
 			})

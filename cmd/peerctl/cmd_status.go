@@ -62,6 +62,9 @@ func (a *app) showStatus(s control.Status) error {
 	if len(s.Runtimes) > 0 { // a gateway has none, and runs nothing
 		t.row("workloads:", fmt.Sprintf("%d running here", s.Workloads))
 	}
+	if s.Lending != nil {
+		t.row("lending:", a.lendingLine(*s.Lending))
+	}
 	for _, r := range s.Runtimes {
 		t.row("runtime:", fmt.Sprintf("%s, %s", r.Kind, either(r.Ready, "ready", "not ready"))+detail(r.Detail))
 	}

@@ -40,6 +40,7 @@ type fakeNode struct {
 	modules   map[string]bool
 	workloads []control.Workload
 	began     time.Time
+	lends     control.Lend
 	alarms    []control.Alarm
 }
 
@@ -49,6 +50,7 @@ func startFake(home string, cleanup func(func())) (*fakeNode, error) {
 		waiting: make(chan struct{}, 16),
 		modules: map[string]bool{},
 		began:   time.Now(),
+		lends:   fakeLend(),
 		alarms:  playedAlarms(),
 		peers: []control.Peer{
 			{ID: mustPeer(idBob), Name: "bob", Addrs: []string{"/ip4/192.0.2.7/tcp/4001"}, Connected: true, Liveness: bobsLife()},
@@ -123,6 +125,11 @@ func (n *fakeNode) routes() http.Handler {
 	handle("GET /v1/peers/{peer}", n.showPeer)
 	handle("PATCH /v1/peers/{peer}", n.allowPeer)
 	handle("DELETE /v1/peers/{peer}", n.removePeer)
+	handle("GET /v1/lend", n.lend)
+	handle("PATCH /v1/lend", n.setLend)
+	handle("DELETE /v1/lend", n.resetLend)
+	handle("POST /v1/pause", n.pause)
+	handle("DELETE /v1/pause", n.resume)
 	handle("POST /v1/modules", n.addModule)
 	handle("GET /v1/workloads", n.list)
 	handle("GET /v1/workloads/{ref}", n.inspect)
@@ -173,6 +180,7 @@ func (n *fakeNode) status() control.Status {
 	for _, p := range n.peers {
 		s.PeerStates = append(s.PeerStates, control.PeerState{Name: p.Name, ID: p.ID, Liveness: p.Liveness})
 	}
+	s.Lending = &n.lends.State
 	for _, w := range n.workloads {
 		if w.URL != "" {
 			s.Routes = append(s.Routes, control.Route{URL: w.URL, Workload: w.ID, Peer: "gate", Up: true})

@@ -38,6 +38,7 @@ func commands() []command {
 		{groupWork, cmdPublish},
 		{groupWork, cmdUnpublish},
 		{groupMesh, cmdPeers},
+		{groupMesh, cmdLend},
 		{groupMesh, cmdPause},
 		{groupMesh, cmdResume},
 		{groupMesh, cmdLockdown},

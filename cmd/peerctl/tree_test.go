@@ -78,7 +78,15 @@ func TestExamplesParse(t *testing.T) {
 
 // words splits an example, leaving out comments and redirections.
 func words(line string) []string {
-	fields := strings.Fields(line)
+	// What stands in double quotes is one word.
+	var fields []string
+	for i, part := range strings.Split(line, "\"") {
+		if i%2 == 1 {
+			fields = append(fields, part)
+		} else {
+			fields = append(fields, strings.Fields(part)...)
+		}
+	}
 	if i := slices.IndexFunc(fields, func(f string) bool { return strings.ContainsAny(f[:1], "#<>") }); i >= 0 {
 		fields = fields[:i]
 	}

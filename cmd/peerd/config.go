@@ -14,8 +14,8 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"peercompute/pkg/heartbeat"
+	"peercompute/pkg/lend"
 	"peercompute/pkg/mesh"
-	"peercompute/pkg/node"
 	"peercompute/pkg/peernet"
 )
 
@@ -34,6 +34,9 @@ type lendConfig struct {
 	CPUs      float64 `toml:"cpus"`
 	MemoryMiB int64   `toml:"memory_mib"`
 	DiskMiB   int64   `toml:"disk_mib"`
+	Reserve   int64   `toml:"reserve_memory_mib"`
+	When      string  `toml:"when"`
+	Then      string  `toml:"then"`
 }
 
 type dockerConfig struct {
@@ -47,7 +50,7 @@ func defaultConfig() config {
 		LogLevel:  "info",
 		Heartbeat: heartbeat.DefaultInterval.String(),
 		// Limits are caps, not reservations, so processor time is lent several times over.
-		Lend:   lendConfig{Workloads: 100, CPUs: float64(4 * runtime.NumCPU()), MemoryMiB: memoryMiB() * 3 / 4, DiskMiB: 16 << 10},
+		Lend:   lendConfig{Workloads: 100, CPUs: float64(4 * runtime.NumCPU()), MemoryMiB: memoryMiB() * 3 / 4, DiskMiB: 16 << 10, When: lend.Always, Then: string(lend.Keep)},
 		Docker: dockerConfig{Enabled: true},
 	}
 }
@@ -118,8 +121,8 @@ func (c config) validate() error {
 		bad = append(bad, "heartbeat: "+err.Error())
 	}
 	bad = append(bad, c.Meet.problems()...)
-	if c.Lend.Workloads < 0 || c.Lend.CPUs < 0 || c.Lend.MemoryMiB < 0 || c.Lend.DiskMiB < 0 {
-		bad = append(bad, "lend: limits cannot be negative")
+	if _, err := c.lend().Policy(); err != nil {
+		bad = append(bad, "lend: "+err.Error())
 	}
 	if h := c.Docker.Host; h != "" && !strings.HasPrefix(h, "unix://") {
 		bad = append(bad, fmt.Sprintf("docker.host: %q is not a local socket (unix://PATH)", h))
@@ -135,8 +138,12 @@ var levels = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelI
 
 func (c config) level() slog.Level { return levels[c.LogLevel] }
 
-func (c config) lend() node.Lend {
-	return node.Lend{Workloads: c.Lend.Workloads, Resources: mesh.Resources{
-		MilliCPU: int64(c.Lend.CPUs * 1000), Memory: c.Lend.MemoryMiB << 20, Disk: c.Lend.DiskMiB << 20, PIDs: 4096, Fuel: 1 << 62,
-	}}
+// lend is what the file says to begin with; what was set with peerctl lend goes
+// before it.
+func (c config) lend() lend.Settings {
+	l := c.Lend
+	cpus, memory, disk, reserve := int64(l.CPUs*1000), l.MemoryMiB<<20, l.DiskMiB<<20, l.Reserve<<20
+	return lend.Settings{
+		Workloads: &l.Workloads, MilliCPU: &cpus, Memory: &memory, Disk: &disk, Reserve: &reserve, When: &l.When, Then: &l.Then,
+	}
 }

@@ -17,17 +17,23 @@ type Policy struct {
 	Workloads int
 	Resources mesh.Resources // sums; PIDs and Fuel are per workload
 	Runtimes  []mesh.Runtime // that can run here now
-	Paused    *Pause         // nil = open
+	Paused    *Closed        // by the owner's word; nil = not
+	Schedule  *Closed        // by the hours in which this machine lends; nil = open
+	Reserve   Reserve
 }
 
-// Pause says that the owner lends nothing new for a while.
-type Pause struct {
-	Until time.Time `json:"until"` // zero = until it is resumed
+// Closed says that nothing new is lent now.
+type Closed struct {
+	Why   string    // one line: "its owner paused it", "it lends from 22:00 CET"
+	Opens time.Time // zero = nobody can say
 }
 
-// InForce reports whether the pause still holds.
-func (p *Pause) InForce(now time.Time) bool {
-	return p != nil && (p.Until.IsZero() || now.Before(p.Until))
+// Reserve is the memory that stays for this machine, in bytes. The zero value
+// reserves nothing.
+type Reserve struct {
+	Keep      int64
+	Total     int64 // that the machine has
+	Available int64 // that could be taken now without swapping
 }
 
 // Usage is what runs already.
@@ -41,6 +47,7 @@ type Usage struct {
 type Held struct {
 	Workloads int
 	Resources mesh.Resources
+	JobFuel   uint64 // units of fuel/1 that the jobs among them may burn at most
 }
 
 // Add counts one more workload.
@@ -49,6 +56,9 @@ func (h *Held) Add(s mesh.Spec) {
 	h.Resources.MilliCPU += s.Resources.CountedCPU()
 	h.Resources.Memory += s.CountedMemory()
 	h.Resources.Disk += s.Resources.Disk
+	if s.Shape == mesh.Job {
+		h.JobFuel = add(h.JobFuel, s.Resources.Fuel)
+	}
 }
 
 // Decision is the outcome. The zero value denies.

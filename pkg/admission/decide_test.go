@@ -61,8 +61,12 @@ func TestEachLimit(t *testing.T) {
 		"host.memory":    func(_ *Policy, _ *trust.Grant, _ *mesh.Spec, u *Usage) { u.Host.Resources.Memory = 4 << 30 },
 		"host.disk":      func(_ *Policy, _ *trust.Grant, _ *mesh.Spec, u *Usage) { u.Host.Resources.Disk = 4 << 30 },
 		"host.runtime":   func(p *Policy, _ *trust.Grant, _ *mesh.Spec, _ *Usage) { p.Runtimes = []mesh.Runtime{mesh.Wasm} },
-		"host.paused":    func(p *Policy, _ *trust.Grant, _ *mesh.Spec, _ *Usage) { p.Paused = &Pause{} },
-		"host.timeout":   func(_ *Policy, _ *trust.Grant, s *mesh.Spec, _ *Usage) { s.Timeout = mesh.MaxTimeout + time.Second },
+		"host.paused":    func(p *Policy, _ *trust.Grant, _ *mesh.Spec, _ *Usage) { p.Paused = &Closed{Why: "x"} },
+		"host.schedule":  func(p *Policy, _ *trust.Grant, _ *mesh.Spec, _ *Usage) { p.Schedule = &Closed{Opens: time.Unix(1, 0)} },
+		"host.reserve": func(p *Policy, _ *trust.Grant, _ *mesh.Spec, _ *Usage) {
+			p.Reserve = Reserve{Keep: 1, Total: 1 << 30, Available: 100 << 20}
+		},
+		"host.timeout": func(_ *Policy, _ *trust.Grant, s *mesh.Spec, _ *Usage) { s.Timeout = mesh.MaxTimeout + time.Second },
 	} {
 		p, g, s, u := ample()
 		spoil(&p, &g, &s, &u)
@@ -118,20 +122,39 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-func TestPauseEnds(t *testing.T) {
-	now := time.Now()
-	var none *Pause
-	for name, c := range map[string]struct {
-		p    *Pause
-		want bool
+// The reserve holds against what workloads may take and against what is in use.
+func TestReserve(t *testing.T) {
+	for _, c := range []struct {
+		r          Reserve
+		want, held int64
+		pass       bool
 	}{
-		"none":      {none, false},
-		"open end":  {&Pause{}, true},
-		"under way": {&Pause{Until: now.Add(time.Second)}, true},
-		"over":      {&Pause{Until: now.Add(-time.Second)}, false},
+		{Reserve{}, 1 << 40, 1 << 40, true}, // nothing is reserved
+		{Reserve{Keep: 2, Total: 10, Available: 10}, 8, 0, true},
+		{Reserve{Keep: 2, Total: 10, Available: 10}, 9, 0, false},
+		{Reserve{Keep: 2, Total: 10, Available: 10}, 4, 4, true},
+		{Reserve{Keep: 2, Total: 10, Available: 10}, 5, 4, false},
+		{Reserve{Keep: 2, Total: 10, Available: 5}, 3, 0, true},
+		{Reserve{Keep: 2, Total: 10, Available: 5}, 4, 0, false},
+		{Reserve{Keep: 2}, 0, 0, false}, // nothing is known of the machine
+		{Reserve{Keep: -1, Total: 10, Available: 10}, 1, 0, false},
+		{Reserve{Keep: 2, Total: 10, Available: 10}, -1, 0, false},
 	} {
-		if got := c.p.InForce(now); got != c.want {
-			t.Errorf("%s: in force %t, want %t", name, got, c.want)
+		if got := reserve(c.r, c.want, c.held); got.Pass != c.pass {
+			t.Errorf("%+v, %d beside %d: %t, want %t", c.r, c.want, c.held, got.Pass, c.pass)
 		}
+	}
+}
+
+// A refusal says when it is worth to come again, where that is known.
+func TestClosedSaysWhenItOpens(t *testing.T) {
+	p, g, s, u := ample()
+	p.Schedule = &Closed{Why: "it lends from 22:00 CET", Opens: time.Date(2026, 11, 25, 21, 0, 0, 0, time.UTC)}
+	if got, want := Decide(p, g, s, u).Reason, "this machine takes no new work until 2026-11-25 21:00 UTC (it lends from 22:00 CET)"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	p.Schedule = &Closed{Why: "it lends while it is idle"}
+	if got, want := Decide(p, g, s, u).Reason, "this machine takes no new work now (it lends while it is idle)"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

@@ -23,7 +23,8 @@ func Explain(p Policy, g trust.Grant, s mesh.Spec, u Usage) []Row {
 	r, q := s.Resources, g.Quota.Resources
 	return tidy([]Row{
 		permission("grant.deploy", "deploy here", "deploy", g, trust.Deploy),
-		paused(p),
+		open("host.paused", p.Paused),
+		open("host.schedule", p.Schedule),
 		runs(p, s),
 		timeout(s),
 		images(g, s),
@@ -37,6 +38,7 @@ func Explain(p Policy, g trust.Grant, s mesh.Spec, u Usage) []Row {
 		amount("host.workloads", "workloads", "", 1, int64(u.Host.Workloads), int64(p.Workloads), count),
 		amount("host.cpus", "cpus", "", r.CountedCPU(), u.Host.Resources.MilliCPU, p.Resources.MilliCPU, cores),
 		amount("host.memory", "memory", "", s.CountedMemory(), u.Host.Resources.Memory, p.Resources.Memory, size),
+		reserve(p.Reserve, s.CountedMemory(), u.Host.Resources.Memory),
 		amount("host.disk", "disk", "", r.Disk, u.Host.Resources.Disk, p.Resources.Disk, size),
 		fuel(r.Fuel, q.Fuel),
 		fuelDay(g, s, u),
@@ -69,15 +71,29 @@ func permission(rule, what, name string, g trust.Grant, want trust.Allow) Row {
 	}}
 }
 
-func paused(p Policy) Row {
-	row := Row{Kind: mesh.Denied, Check: mesh.Check{Rule: "host.paused", Want: "new work", Limit: "open", Pass: p.Paused == nil}}
-	if !row.Pass {
-		opens := "until its owner resumes it"
-		if !p.Paused.Until.IsZero() {
-			opens = "until " + p.Paused.Until.UTC().Format(moment)
+// open asks whether anything new is lent now.
+func open(rule string, c *Closed) Row {
+	row := Row{Kind: mesh.Denied, Check: mesh.Check{Rule: rule, Want: "new work", Limit: "open", Pass: c == nil}}
+	if c != nil {
+		until := "now"
+		if !c.Opens.IsZero() {
+			until = "until " + c.Opens.UTC().Format(moment)
 		}
-		row.Limit, row.Reason = "paused "+opens, "this machine takes no new work "+opens
+		row.Limit = "closed " + until
+		row.Reason = fmt.Sprintf("this machine takes no new work %s (%s)", until, c.Why)
 	}
+	return row
+}
+
+// reserve asks whether the memory that stays for this machine stays: beside all
+// that workloads may take at most, and beside all that is in use now.
+func reserve(r Reserve, want, held int64) Row {
+	row := Row{Kind: mesh.Quota, Check: mesh.Check{
+		Rule: "host.reserve", Want: size(want), Held: size(held), Limit: size(r.Total - r.Keep),
+		Pass: r.Keep == 0 || r.Keep > 0 && want >= 0 && held >= 0 && want <= r.Total-r.Keep-held && want <= r.Available-r.Keep,
+	}}
+	row.Reason = fmt.Sprintf("memory %s would not leave this machine the %s that its owner keeps (%s available now, %s lent)",
+		size(want), size(r.Keep), size(r.Available), size(held))
 	return row
 }
 

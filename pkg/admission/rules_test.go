@@ -36,7 +36,10 @@ func anything(t *rapid.T) (Policy, trust.Grant, mesh.Spec, Usage) {
 		Runtimes: rapid.SliceOf(rapid.SampledFrom([]mesh.Runtime{mesh.Container, mesh.Wasm})).Draw(t, "runtimes"),
 	}
 	if rapid.Bool().Draw(t, "paused") {
-		p.Paused = &Pause{Until: time.Unix(rapid.Int64Range(0, 1<<32).Draw(t, "until"), 0)}
+		p.Paused = &Closed{Opens: time.Unix(rapid.Int64Range(0, 1<<32).Draw(t, "until"), 0)}
+	}
+	if rapid.Bool().Draw(t, "reserves") {
+		p.Reserve = Reserve{amount.Draw(t, "keeps"), positive.Draw(t, "has"), positive.Draw(t, "available")}
 	}
 	g := trust.Grant{
 		Allow: trust.Allow(rapid.Uint8Range(0, 31).Draw(t, "allow")),
@@ -52,8 +55,8 @@ func anything(t *rapid.T) (Policy, trust.Grant, mesh.Spec, Usage) {
 		Timeout: time.Duration(rapid.Int64Range(-1, 2*int64(mesh.MaxTimeout)).Draw(t, "timeout")),
 	}
 	u := Usage{
-		Peer: Held{rapid.IntRange(0, 9).Draw(t, "peer holds"), resources("peer", amount)},
-		Host: Held{rapid.IntRange(0, 9).Draw(t, "host holds"), resources("all", amount)},
+		Peer: Held{Workloads: rapid.IntRange(0, 9).Draw(t, "peer holds"), Resources: resources("peer", amount)},
+		Host: Held{Workloads: rapid.IntRange(0, 9).Draw(t, "host holds"), Resources: resources("all", amount)},
 
 		FuelToday: uint64(amount.Draw(t, "fuel today")),
 	}

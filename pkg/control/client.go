@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"peercompute/pkg/mesh"
 )
@@ -110,14 +109,29 @@ func (c *Client) Unlock(ctx context.Context) (l Lockdown, err error) {
 	return l, c.call(ctx, "DELETE", "/v1/lockdown", nil, &l)
 }
 
-// Pause refuses new work of peers, for a while or (0) until Resume.
-func (c *Client) Pause(ctx context.Context, d time.Duration) (p Pause, err error) {
-	return p, c.call(ctx, "POST", "/v1/pause", Pause{For: d}, &p)
+// Pause refuses new work of peers, for a while or until Resume.
+func (c *Client) Pause(ctx context.Context, p Pause) (s LendState, err error) {
+	return s, c.call(ctx, "POST", "/v1/pause", p, &s)
 }
 
-// Resume takes new work again.
-func (c *Client) Resume(ctx context.Context) (p Pause, err error) {
-	return p, c.call(ctx, "DELETE", "/v1/pause", nil, &p)
+// Resume ends a pause; the schedule counts again.
+func (c *Client) Resume(ctx context.Context) (s LendState, err error) {
+	return s, c.call(ctx, "DELETE", "/v1/pause", nil, &s)
+}
+
+// Lend is what this machine lends, and whether it does now.
+func (c *Client) Lend(ctx context.Context) (l Lend, err error) {
+	return l, c.call(ctx, "GET", "/v1/lend", nil, &l)
+}
+
+// SetLend changes what this machine lends.
+func (c *Client) SetLend(ctx context.Context, ch LendChange) (l Lend, err error) {
+	return l, c.call(ctx, "PATCH", "/v1/lend", ch, &l)
+}
+
+// ResetLend drops what was set, so that the configuration counts again.
+func (c *Client) ResetLend(ctx context.Context) (l Lend, err error) {
+	return l, c.call(ctx, "DELETE", "/v1/lend", nil, &l)
 }
 
 // UploadModule stores a WASM module on the node, by digest.

@@ -42,8 +42,11 @@ type Members interface {
 // ID prefixes; peer narrows the search and may be empty.
 type Workloads interface {
 	Decider
-	Pause(ctx context.Context, d time.Duration) (Pause, error)
-	Resume(ctx context.Context) (Pause, error)
+	Pause(ctx context.Context, p Pause) (LendState, error)
+	Resume(ctx context.Context) (LendState, error)
+	Lend(ctx context.Context) (Lend, error)
+	SetLend(ctx context.Context, c LendChange) (Lend, error)
+	ResetLend(ctx context.Context) (Lend, error)
 	UploadModule(ctx context.Context, r io.Reader) (Module, error)
 	Deploy(ctx context.Context, d Deploy, emit func(DeployEvent) error) error
 	Workloads(ctx context.Context, peer string) ([]Workload, error)
@@ -208,8 +211,17 @@ func (s *Server) workloadRoutes(mux *http.ServeMux, get func(string, handler)) {
 		if err != nil {
 			return nil, err
 		}
-		return w.Pause(r.Context(), p.For)
+		return w.Pause(r.Context(), p)
 	})
+	get("GET /v1/lend", func(r *http.Request) (any, error) { return w.Lend(r.Context()) })
+	get("PATCH /v1/lend", func(r *http.Request) (any, error) {
+		c, err := body[LendChange](r)
+		if err != nil {
+			return nil, err
+		}
+		return w.SetLend(r.Context(), c)
+	})
+	get("DELETE /v1/lend", func(r *http.Request) (any, error) { return w.ResetLend(r.Context()) })
 	get("DELETE /v1/pause", func(r *http.Request) (any, error) { return w.Resume(r.Context()) })
 	get("POST /v1/modules", func(r *http.Request) (any, error) {
 		return w.UploadModule(r.Context(), io.LimitReader(r.Body, maxModule+1))

@@ -122,11 +122,49 @@ type Lockdown struct {
 	Stopped []mesh.WorkloadID `json:"stopped"` // workloads here that were told to stop
 }
 
-// Pause is POST /v1/pause and the answer to it and to DELETE /v1/pause.
+// Pause is POST /v1/pause. The answer to it and to DELETE /v1/pause is a LendState.
 type Pause struct {
-	Paused bool          `json:"paused"`
-	For    time.Duration `json:"for,omitempty"`  // ns, in the request; 0 = until resumed
-	Until  time.Time     `json:"until,omitzero"` // in the answer; zero = until resumed
+	For  time.Duration `json:"for,omitempty"`  // ns; 0 = until resumed
+	Then string        `json:"then,omitempty"` // what becomes of running work: keep, pause or stop; empty = keep
+}
+
+// LendState is whether peers' new work is taken now.
+type LendState struct {
+	Open   bool      `json:"open"`
+	Paused bool      `json:"paused"`           // by the owner's word; without it the schedule decides
+	Reason string    `json:"reason,omitempty"` // why it is closed, to go behind "paused: "
+	Opens  time.Time `json:"opens,omitzero"`   // when it opens; zero = nobody can say
+	Closes time.Time `json:"closes,omitzero"`  // when the schedule closes it; zero = never, or when the machine is used
+	Then   string    `json:"then,omitempty"`   // while closed: what becomes of running work
+}
+
+// Lend is GET /v1/lend, and the answer to PATCH and DELETE: what this machine lends
+// to all peers together.
+type Lend struct {
+	Workloads int       `json:"workloads"`
+	MilliCPU  int64     `json:"milli_cpu"`
+	Memory    int64     `json:"memory"`
+	Disk      int64     `json:"disk"`
+	Reserve   int64     `json:"reserve_memory"` // bytes of memory that stay for this machine
+	When      string    `json:"when"`
+	Then      string    `json:"then"`
+	Set       []string  `json:"set"` // what was set with PATCH; the rest is from the configuration
+	State     LendState `json:"state"`
+	Used      Usage     `json:"used"`                // by all workloads here, the owner's included
+	Available int64     `json:"available,omitempty"` // bytes of memory now; 0 = not known
+	Idle      string    `json:"idle,omitempty"`      // what was measured, where the schedule asks
+}
+
+// LendChange is PATCH /v1/lend: nil fields stay as they are. DELETE drops all that
+// was set, so that the configuration counts again.
+type LendChange struct {
+	Workloads *int    `json:"workloads,omitempty"`
+	MilliCPU  *int64  `json:"milli_cpu,omitempty"`
+	Memory    *int64  `json:"memory,omitempty"`
+	Disk      *int64  `json:"disk,omitempty"`
+	Reserve   *int64  `json:"reserve,omitempty"`
+	When      *string `json:"when,omitempty"`
+	Then      *string `json:"then,omitempty"`
 }
 
 // RemovedPeer is the answer to DELETE /v1/peers/{peer}?keep=true|false.
@@ -187,7 +225,8 @@ type Status struct {
 	// PeerStates says how each trusted peer is, sorted by name.
 	PeerStates []PeerState `json:"peer_states"`
 	Workloads  int         `json:"workloads"` // running here
-	Routes     []Route     `json:"routes"`    // peerd: its gateways' names; peergate: all that it serves
+	Lending    *LendState  `json:"lending,omitempty"`
+	Routes     []Route     `json:"routes"` // peerd: its gateways' names; peergate: all that it serves
 	Tunnels    []Tunnel    `json:"tunnels"`
 	Warnings   []string    `json:"warnings"` // what this platform or machine cannot do
 }

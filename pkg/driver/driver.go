@@ -71,6 +71,13 @@ type Sleeper interface {
 	Idle() bool
 }
 
+// Processes is implemented by drivers that run workloads in processes of this
+// machine that work for one owner each.
+type Processes interface {
+	// Processes is who each living process works for, by its ID.
+	Processes() map[int]mesh.PeerID
+}
+
 // Runner is implemented by drivers that can run a job for whoever waits for it.
 type Runner interface {
 	// Run executes w to its end. It returns an error only if the job could not be

@@ -24,7 +24,7 @@ func (m *Member) openHeart() (err error) {
 		Key: m.Key, Store: m.Store, Now: m.Now, Interval: m.Heartbeat, Program: m.Version, Log: m.Log,
 		Peers: func() []mesh.PeerID {
 			var out []mesh.PeerID
-			for _, g := range m.Trust.All() {
+			for _, g := range m.Trust.Live() {
 				out = append(out, g.Peer)
 			}
 			return out

@@ -314,7 +314,7 @@ func (m *Member) Run(ctx context.Context, handlers map[wire.Verb]request.Handler
 			}
 		})
 	}
-	for _, part := range append(parts, m.Heart.Run) {
+	for _, part := range append(parts, m.Heart.Run, m.expire) {
 		g.Go(func() error { return part(ctx) })
 	}
 	return g.Wait()

@@ -26,7 +26,7 @@ const (
 // one round trip, just measured; then those that did not answer.
 func (n *Node) hosts(ctx context.Context) []trust.Grant {
 	var out []trust.Grant
-	for _, g := range n.m.Trust.All() {
+	for _, g := range n.m.Trust.Live() {
 		if !g.Allow.Has(trust.Route) { // gateways run no workloads
 			out = append(out, g)
 		}

@@ -6,7 +6,6 @@ import (
 
 	"peercompute/pkg/admission"
 	"peercompute/pkg/store"
-	"peercompute/pkg/supervisor"
 	"peercompute/pkg/wire"
 )
 
@@ -30,14 +29,14 @@ func (n *Node) free() *wire.Capacity {
 			n.log.Error("cannot count what is free", "err", err)
 			return nil
 		}
-		r := n.cfg.Lend.Resources
+		p, st, _ := n.lending.now()
 		n.freeCount.at = now
 		n.freeCount.have = wire.Capacity{
-			Workloads: max(0, n.cfg.Lend.Workloads-held.Workloads),
-			MilliCPU:  max(0, r.MilliCPU-held.Resources.MilliCPU),
-			Memory:    max(0, r.Memory-held.Resources.Memory),
-			Disk:      max(0, r.Disk-held.Resources.Disk),
-			Closed:    n.paused() != nil,
+			Workloads: max(0, p.Workloads-held.Workloads),
+			MilliCPU:  max(0, p.MilliCPU-held.Resources.MilliCPU),
+			Memory:    max(0, p.Memory-held.Resources.Memory),
+			Disk:      max(0, p.Disk-held.Resources.Disk),
+			Closed:    !st.Open,
 		}
 	}
 	out := n.freeCount.have
@@ -48,13 +47,8 @@ func (n *Node) free() *wire.Capacity {
 func (n *Node) held() (admission.Held, error) {
 	var u admission.Usage
 	err := n.m.Store.View(func(tx *store.Tx) (err error) {
-		u, err = supervisor.Usage(tx, "")
+		u, err = n.usage(tx, "")
 		return err
 	})
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for _, j := range n.jobs {
-		u.Host.Add(j.spec)
-	}
 	return u.Host, err
 }

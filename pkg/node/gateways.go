@@ -324,7 +324,10 @@ func (g *gateways) wanted(gateway mesh.PeerID) (map[mesh.WorkloadID]string, erro
 				return nil
 			}
 			to, err := g.find(r.Publish.Gateway)
-			if st, _, _ := g.n.sup.Status(r.Workload.ID); err == nil && to.Peer == gateway && st.State == mesh.Running {
+			st, _, _ := g.n.sup.Status(r.Workload.ID)
+			_, ended := g.n.m.Trust.Ended(r.Workload.Owner)
+			// A paused one keeps its name: visitors hear that it is paused.
+			if up := st.State == mesh.Running || st.State == mesh.Paused; err == nil && to.Peer == gateway && up && !ended {
 				want[r.Workload.ID] = r.Workload.Spec.Name
 			}
 			return nil

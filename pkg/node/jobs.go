@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"time"
@@ -48,21 +49,31 @@ func (n *Node) job(ctx context.Context, who mesh.PeerID, g trust.Grant, request 
 	}
 	policy := n.policy(ctx)
 	w = mesh.Workload{ID: mesh.NewWorkloadID(request), Owner: who, Spec: spec, Created: n.m.Now().UTC()}
-	release = func() {
+	forget := func() (unsettled bool) {
 		n.mu.Lock()
+		defer n.mu.Unlock()
+		j, held := n.jobs[request]
 		delete(n.jobs, request)
-		n.mu.Unlock()
+		return held && !j.settled
+	}
+	release = func() {
+		if forget() { // it did not run
+			n.settle(who, request, 0)
+		}
 	}
 	commit = func(tx *store.Tx) error {
-		release() // a transaction may run twice
+		forget() // a transaction may run twice
 		if err := n.decide(tx, policy, who, g, spec); err != nil {
 			return err
 		}
 		if err := n.note(tx, who, "run", w, describe(spec)); err != nil {
 			return err
 		}
+		if err := n.reserve(tx, who, request, spec); err != nil {
+			return err
+		}
 		n.mu.Lock()
-		n.jobs[request] = heldJob{who, spec}
+		n.jobs[request] = heldJob{owner: who, spec: spec}
 		n.mu.Unlock()
 		return nil
 	}
@@ -93,12 +104,36 @@ func (n *Node) execute(ctx context.Context, t task) (ran, error) {
 	j := t.job
 	j.Stdout, j.Stderr = io.MultiWriter(out, j.Stdout), io.MultiWriter(log, j.Stderr)
 	started := n.m.Now()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	n.began(t, cancel)
 	got, err := r.Run(ctx, t.w, j)
 	if err != nil {
 		return ran{}, err
 	}
+	n.settle(t.w.Owner, t.request, burntBy(got.Exit, t.w.Spec))
+	n.mark(t.request, func(j *heldJob) { j.settled = true })
+	if errors.Is(context.Cause(ctx), errHeld) {
+		got.Reason = "ended by this machine's owner: " + n.hold(t.w).Reason
+	}
 	envelope, err := n.issue(t, got, out, log, started)
 	return ran{got, envelope}, err
+}
+
+// began makes a job one that can be ended from here, and ends it at once if it may
+// not run any more.
+func (n *Node) began(t task, cancel func(error)) {
+	n.mark(t.request, func(j *heldJob) { j.cancel = cancel })
+	n.endJobs()
+}
+
+func (n *Node) mark(request wire.Digest, change func(*heldJob)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if j, ok := n.jobs[request]; ok {
+		change(&j)
+		n.jobs[request] = j
+	}
 }
 
 func (n *Node) onRun(ctx context.Context, c *request.Call) (request.Reply, error) {

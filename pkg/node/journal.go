@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"time"
 
 	"peercompute/pkg/audit"
 	"peercompute/pkg/event"
@@ -43,13 +42,9 @@ func (n *Node) note(tx *store.Tx, who mesh.PeerID, action string, w mesh.Workloa
 	return audit.Append(tx, e)
 }
 
-// noteLocal records what the local person decided about lending; until may be zero.
-func (n *Node) noteLocal(tx *store.Tx, action string, until time.Time) error {
-	e := audit.Entry{Time: n.m.Now(), Actor: audit.Local, Action: action, Outcome: audit.Done}
-	if !until.IsZero() {
-		e.Detail = "until " + until.Format(time.RFC3339)
-	}
-	return audit.Append(tx, e)
+// noteLocal records what the local person decided about lending.
+func (n *Node) noteLocal(tx *store.Tx, action, detail string) error {
+	return audit.Append(tx, audit.Entry{Time: n.m.Now(), Actor: audit.Local, Action: action, Outcome: audit.Done, Detail: detail})
 }
 
 // refusedLocally records that a rule refused the local person something.

@@ -87,8 +87,8 @@ func (n *Node) grantOf(who mesh.PeerID, g trust.Grant) trust.Grant {
 	if who != n.m.Key.ID {
 		return g
 	}
-	r := n.cfg.Lend.Resources
-	return trust.Grant{Peer: who, Name: "self", Allow: trust.Deploy | trust.Observe, Quota: trust.Unbounded(n.cfg.Lend.Workloads, r)}
+	p, _, _ := n.lending.now()
+	return trust.Grant{Peer: who, Name: "self", Allow: trust.Deploy | trust.Observe, Quota: trust.Unbounded(p.Workloads, hostResources(p))}
 }
 
 // deploy accepts a workload, or refuses it by form, grant or policy.
@@ -169,20 +169,12 @@ func (n *Node) decide(tx *store.Tx, p admission.Policy, who mesh.PeerID, g trust
 // weigh is what a decision about who's request is made from, besides its spec.
 func (n *Node) weigh(tx *store.Tx, p admission.Policy, who mesh.PeerID, g trust.Grant) (admission.Policy, trust.Grant, admission.Usage, error) {
 	if who == n.m.Key.ID {
-		p.Paused = nil // the pause is for what is lent
+		p = unlent(p)
 	}
-	usage, err := supervisor.Usage(tx, who)
+	usage, err := n.usage(tx, who)
 	if err != nil {
 		return p, g, usage, err
 	}
-	n.mu.Lock()
-	for _, j := range n.jobs {
-		usage.Host.Add(j.spec)
-		if j.owner == who {
-			usage.Peer.Add(j.spec)
-		}
-	}
-	n.mu.Unlock()
 	return p, n.grantOf(who, g), usage, nil
 }
 
@@ -308,6 +300,9 @@ func (n *Node) mayRoute(gateway mesh.PeerID, id mesh.WorkloadID) error {
 	if r.Publish == nil || r.Desired != supervisor.Run {
 		return mesh.Errorf(mesh.Denied, "the workload is not published").WithRule("workload.published")
 	}
+	if _, ended := n.m.Trust.Ended(r.Workload.Owner); ended {
+		return mesh.Errorf(mesh.Denied, "the grant of the workload's owner has ended").WithRule("grant.until")
+	}
 	if to, err := n.gateways.find(r.Publish.Gateway); err != nil || to.Peer != gateway {
 		return mesh.Errorf(mesh.Denied, "the workload is published elsewhere").WithRule("workload.published")
 	}
@@ -315,6 +310,13 @@ func (n *Node) mayRoute(gateway mesh.PeerID, id mesh.WorkloadID) error {
 }
 
 func (n *Node) dial(ctx context.Context, id mesh.WorkloadID) (net.Conn, error) {
+	r, err := n.record(n.m.Key.ID, id)
+	if err != nil {
+		return nil, err
+	}
+	if h := n.hold(r.Workload); h.Level >= supervisor.Pause {
+		return refusal(h.Until, n.m.Now()), nil
+	}
 	t, err := n.sup.Task(id)
 	if err != nil {
 		return nil, err

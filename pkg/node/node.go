@@ -5,15 +5,16 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
-	"peercompute/pkg/admission"
 	"peercompute/pkg/audit"
 	"peercompute/pkg/blob"
 	"peercompute/pkg/control"
 	"peercompute/pkg/driver"
+	"peercompute/pkg/lend"
 	"peercompute/pkg/member"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/peernet"
@@ -36,14 +37,9 @@ type Config struct {
 	Member   *member.Member
 	Modules  *Modules
 	Runtimes map[mesh.Runtime]Runtime
-	Lend     Lend
+	Lend     lend.Settings // what the configuration says; peerctl lend goes before it
+	Machine  Machine
 	Warnings []string // what this machine cannot do; shown in status
-}
-
-// Lend is what this machine lends to all peers together.
-type Lend struct {
-	Workloads int
-	Resources mesh.Resources
 }
 
 // Node runs workloads for this machine's owner and for trusted peers.
@@ -55,6 +51,9 @@ type Node struct {
 	gateways *gateways
 	tunnels  *publish.Tunnels
 	inputs   *blob.Store // what jobs read and observed, to repeat them
+
+	lending *lending
+	fuel    *fuelBook
 
 	freeCount freeCount
 
@@ -72,8 +71,11 @@ type readiness struct {
 }
 
 type heldJob struct {
-	owner mesh.PeerID
-	spec  mesh.Spec
+	owner  mesh.PeerID
+	spec   mesh.Spec
+	cancel func(error) // ends it; nil = it does not run yet
+
+	settled bool // what it burnt is written down
 }
 
 // New puts a node together; nothing runs before Run.
@@ -83,15 +85,18 @@ func New(cfg Config) (*Node, error) {
 	for kind, r := range cfg.Runtimes {
 		drivers[kind] = r.Driver
 	}
+	real(&n.cfg.Machine)
+	n.lending, n.fuel = newLending(n, cfg.Lend, n.cfg.Machine), newFuelBook(n)
+	if err := n.lending.open(); err != nil {
+		return nil, fmt.Errorf("cannot tell what this machine lends: %w", err)
+	}
 	n.gateways = newGateways(n)
 	n.sup = supervisor.New(supervisor.Config{
 		Store: n.m.Store, Drivers: drivers, Log: n.log, Now: n.m.Now,
-		OnStatus: func(id mesh.WorkloadID, st mesh.Status) {
-			n.gateways.poke()
-			n.states.tell(n.m.Events, id, st)
-		},
+		OnStatus: n.statusChanged, Hold: n.hold, OnEnd: n.fuel.ended,
 	})
 	n.m.OnTrust(n.gateways.poke)
+	n.m.OnTrust(n.lending.changed)
 	n.m.OnPeer(n.gateways.peerChanged)
 	inputs, err := openInputs(n.m.Home)
 	if err != nil {
@@ -104,9 +109,12 @@ func New(cfg Config) (*Node, error) {
 
 // Run runs the node until ctx ends. ready is called once it can be reached.
 func (n *Node) Run(ctx context.Context, ready func()) error {
+	if err := n.fuel.open(ctx); err != nil {
+		return err
+	}
 	n.m.Net.Handle(wire.TunnelProtocol, func(ctx context.Context, s *peernet.Stream) { n.tunnels.Serve(ctx, s.Peer(), s) })
-	return n.m.Run(ctx, n.handlers(), &api{n}, member.Hooks{Withdraw: n.withdraw, Halt: n.halt, Status: n.status, Free: n.free}, ready,
-		n.sup.Run, n.gateways.run)
+	return n.m.Run(ctx, n.handlers(), &api{n}, member.Hooks{Withdraw: n.withdraw, Halt: n.halt, Status: n.status, Free: n.free, Usage: n.usages}, ready,
+		n.sup.Run, n.gateways.run, n.lending.run, n.fuel.run)
 }
 
 // runtimes lists what can run now. The answer is kept for a moment, because it
@@ -140,23 +148,21 @@ func (n *Node) runtimes(ctx context.Context) []control.Runtime {
 	return out
 }
 
-func (n *Node) policy(ctx context.Context) admission.Policy {
-	p := admission.Policy{Paused: n.paused(), Workloads: n.cfg.Lend.Workloads, Resources: n.cfg.Lend.Resources}
-	for _, r := range n.runtimes(ctx) {
-		if r.Ready {
-			p.Runtimes = append(p.Runtimes, r.Kind)
-		}
+// statusChanged hears of every change of a workload's state.
+func (n *Node) statusChanged(id mesh.WorkloadID, st mesh.Status) {
+	if st.State == mesh.Paused {
+		n.tunnels.Drop(id) // who comes again hears that it is paused
 	}
-	return p
+	n.gateways.poke()
+	n.states.tell(n.m.Events, id, st)
 }
 
 func (n *Node) status(s *control.Status) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
 	s.Runtimes = n.runtimes(ctx)
-	if p := n.paused(); p != nil {
-		s.Warnings = append(s.Warnings, "paused: peers' new work is refused; take it again with: peerctl resume")
-	}
+	state := n.lendState()
+	s.Lending = &state
 	s.Warnings = append(s.Warnings, n.cfg.Warnings...)
 	err := n.m.Store.View(func(tx *store.Tx) error {
 		return supervisor.Each(tx, func(r supervisor.Record) error {

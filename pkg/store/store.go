@@ -38,6 +38,7 @@ const (
 	Denied      Bucket = "denied"       // trust: peer that knocked and was refused → until when
 	Lend        Bucket = "lend"         // node: what the owner lends, and when
 	Audit       Bucket = "audit"        // audit: sequence number → hash, entry
+	Fuel        Bucket = "fuel"         // admission: peer → what it has burnt today
 
 	Receipts     Bucket = "receipts"      // receipt: job ID → record
 	ReceiptOrder Bucket = "receipt_order" // receipt: role, peer, time, job ID → nothing
@@ -52,7 +53,7 @@ const (
 )
 
 var buckets = [...]Bucket{
-	Meta, TrustLog, TrustTasks, Invites, Nonces, NonceExpiry, Workloads, Remote, Routes, Lend, Audit,
+	Meta, TrustLog, TrustTasks, Invites, Nonces, NonceExpiry, Workloads, Remote, Routes, Lend, Audit, Fuel,
 	Receipts, ReceiptOrder, Accounts, Jobs, Outputs, AskedJobs, Crons, Witness, Alarms, Denied,
 }
 

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"time"
 
 	"peercompute/pkg/driver"
 	"peercompute/pkg/mesh"
@@ -26,7 +27,8 @@ const (
 // Hold is what the owner allows a workload now. The zero value lets it run.
 type Hold struct {
 	Level  Level
-	Reason string // one line for people, shown with the state
+	Reason string    // one line for people, shown with the state
+	Until  time.Time // when it may be over; zero = nobody can say
 }
 
 // Max is the stricter of two holds.

@@ -125,7 +125,7 @@ func TestHoldLevels(t *testing.T) {
 			put(t, st, r)
 			l := live(t, st, w)
 			l.want(t, mesh.Running)
-			l.held(w, Hold{c.level, "lends from 22:00"})
+			l.held(w, Hold{Level: c.level, Reason: "lends from 22:00"})
 			got := l.want(t, c.state)
 			w.wantRuns(t, c.runs)
 			if c.state == mesh.Paused && got.Reason != "lends from 22:00" {
@@ -150,7 +150,7 @@ func TestHoldLevels(t *testing.T) {
 // A workload that is accepted while it is held, or whose run ends meanwhile, waits.
 func TestHeldIsNotStarted(t *testing.T) {
 	st, w := openStore(t), newWorld()
-	w.owner().set(Hold{NoStart, "no fuel"})
+	w.owner().set(Hold{Level: NoStart, Reason: "no fuel"})
 	put(t, st, record(mesh.RestartAlways))
 	l := live(t, st, w)
 	l.want(t, mesh.Paused)
@@ -159,7 +159,7 @@ func TestHeldIsNotStarted(t *testing.T) {
 	}
 	l.held(w, Hold{})
 	l.want(t, mesh.Running)
-	l.held(w, Hold{NoStart, "no fuel"})
+	l.held(w, Hold{Level: NoStart, Reason: "no fuel"})
 	w.task(id).end(mesh.Exit{Code: 1})
 	l.want(t, mesh.Paused)
 	l.change(t, st, Stop)
@@ -178,7 +178,7 @@ func TestFrozenEnds(t *testing.T) {
 	put(t, st, record(mesh.RestartAlways))
 	l := live(t, st, w)
 	l.want(t, mesh.Running)
-	l.held(w, Hold{Pause, "lends from 22:00"})
+	l.held(w, Hold{Level: Pause, Reason: "lends from 22:00"})
 	l.want(t, mesh.Paused)
 	w.task(id).end(mesh.Exit{Code: 137}) // somebody kills it
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
@@ -195,7 +195,7 @@ func TestFrozenEnds(t *testing.T) {
 	}
 	l.held(w, Hold{})
 	l.want(t, mesh.Running)
-	l.held(w, Hold{Pause, "lends from 22:00"})
+	l.held(w, Hold{Level: Pause, Reason: "lends from 22:00"})
 	l.want(t, mesh.Paused)
 	l.change(t, st, Stop)
 	l.want(t, mesh.Stopped)
@@ -216,7 +216,7 @@ func TestHoldsAgainstAModel(t *testing.T) {
 		for _, step := range append(steps, "settle") {
 			switch step {
 			case "free", "nostart", "pause", "end":
-				hold = map[string]Hold{"free": {}, "nostart": {NoStart, "n"}, "pause": {Pause, "p"}, "end": {End, "e"}}[step]
+				hold = map[string]Hold{"free": {}, "nostart": {Level: NoStart, Reason: "n"}, "pause": {Level: Pause, Reason: "p"}, "end": {Level: End, Reason: "e"}}[step]
 				l.held(w, hold)
 			case "crash":
 				l.stop()

@@ -28,6 +28,7 @@ type keeper struct {
 	status  mesh.Status
 	changed chan struct{}
 	task    driver.Task
+	work    mesh.Workload // of the task
 }
 
 func (k *keeper) poke() {
@@ -207,7 +208,7 @@ func (k *keeper) pursue(ctx context.Context, w mesh.Workload, h *history) {
 		case out = <-result:
 			waiting = false
 		case <-k.kick:
-			if r, err := k.load(); err != nil || !r.holds() || k.mustYield(w) {
+			if r, err := k.load(); err != nil || !r.Holds() || k.mustYield(w) {
 				cancel()
 				<-result
 				return
@@ -246,6 +247,7 @@ func (k *keeper) pursue(ctx context.Context, w mesh.Workload, h *history) {
 func (k *keeper) once(ctx context.Context, w mesh.Workload) (out outcome) {
 	k.mu.Lock()
 	t := k.task
+	k.work = w
 	k.mu.Unlock()
 	if t == nil {
 		k.set(mesh.Pulling, "")

@@ -28,8 +28,8 @@ type Record struct {
 	Last     mesh.Status       `json:"last"`              // the last final status, or zero
 }
 
-// holds reports whether the workload uses resources, or may again by itself.
-func (r Record) holds() bool { return r.Desired == Run && !r.Last.State.Final() }
+// Holds reports whether the workload uses resources, or may again by itself.
+func (r Record) Holds() bool { return r.Desired == Run && !r.Last.State.Final() }
 
 // Put writes a record; call Kick after the transaction is on disk.
 func Put(tx *store.Tx, r Record) error {
@@ -57,10 +57,11 @@ func Each(tx *store.Tx, fn func(Record) error) error {
 	})
 }
 
-// Usage sums what peer and all peers together hold.
-func Usage(tx *store.Tx, peer mesh.PeerID) (u admission.Usage, err error) {
+// Usage sums what peer and all peers together hold. Workloads of those that counts
+// does not name are left out; nil counts all.
+func Usage(tx *store.Tx, peer mesh.PeerID, counts func(owner mesh.PeerID) bool) (u admission.Usage, err error) {
 	err = Each(tx, func(r Record) error {
-		if r.holds() {
+		if r.Holds() && (counts == nil || counts(r.Workload.Owner)) {
 			u.Host.Add(r.Workload.Spec)
 			if r.Workload.Owner == peer {
 				u.Peer.Add(r.Workload.Spec)

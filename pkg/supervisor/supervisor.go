@@ -3,7 +3,9 @@ package supervisor
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -209,6 +211,28 @@ func (s *Supervisor) Task(id mesh.WorkloadID) (driver.Task, error) {
 		}
 	}
 	return nil, mesh.Errorf(mesh.Unavailable, "the workload is not running")
+}
+
+// Running is a workload that runs now, and its run.
+type Running struct {
+	Workload mesh.Workload
+	Task     driver.Task
+}
+
+// Running lists what runs now.
+func (s *Supervisor) Running() []Running {
+	s.mu.Lock()
+	keepers := slices.Collect(maps.Values(s.keepers))
+	s.mu.Unlock()
+	var out []Running
+	for _, k := range keepers {
+		k.mu.Lock()
+		if k.task != nil && k.work.ID != "" {
+			out = append(out, Running{k.work, k.task})
+		}
+		k.mu.Unlock()
+	}
+	return out
 }
 
 // backoff is the pause after the n-th failure in a row: 100 ms doubling up to

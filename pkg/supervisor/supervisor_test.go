@@ -413,11 +413,11 @@ func TestUsage(t *testing.T) {
 		put(t, st, r)
 	}
 	err := st.View(func(tx *store.Tx) error {
-		u, err := Usage(tx, me)
+		u, err := Usage(tx, me, nil)
 		if u.Peer.Workloads != 1 || u.Host.Workloads != 1 || u.Peer.Resources.Memory != mesh.DefaultMemory {
 			t.Errorf("usage %+v, want that of the running one", u)
 		}
-		if u, _ := Usage(tx, me[:37]+"x"); u.Peer.Workloads != 0 || u.Host.Workloads != 1 {
+		if u, _ := Usage(tx, me[:37]+"x", nil); u.Peer.Workloads != 0 || u.Host.Workloads != 1 {
 			t.Errorf("another peer's usage %+v", u)
 		}
 		return err

@@ -184,6 +184,18 @@ func (l *List) Check(g Grant) error {
 	return nil
 }
 
+// End makes it final that p's grant has ended, if it has. Only renewing it brings p back.
+func (l *List) End(ctx context.Context, p mesh.PeerID) error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	g, ended := l.Ended(p)
+	if !ended || g.Ended {
+		return nil
+	}
+	g.Ended = true
+	return l.put(ctx, audit.Node, g, nil)
+}
+
 // removal is a removal whose later steps are not finished.
 type removal struct {
 	Peer mesh.PeerID `json:"peer"`

@@ -22,7 +22,7 @@ const module = "peercompute"
 // subfolders. A package that is missing here fails the test, so that a new one gets its place.
 var floors = map[string]int{
 	"pkg/mesh": 0, "pkg/fuel": 1, "pkg/frame": 0, "seccomp": 0,
-	"pkg/wire": 1, "pkg/identity": 1, "pkg/store": 1, "pkg/event": 1, "pkg/blob": 1,
+	"pkg/wire": 1, "pkg/identity": 1, "pkg/store": 1, "pkg/event": 1, "pkg/blob": 1, "pkg/lend": 1,
 	"pkg/audit":     2, // below trust, which records its changes in their own transactions
 	"pkg/trust":     3,
 	"pkg/receipt":   3,
@@ -67,6 +67,7 @@ var narrow = map[string][]string{
 	"pkg/receipt":       {"pkg/mesh", "pkg/wire", "pkg/store"},
 	"pkg/event":         {"pkg/mesh"},
 	"pkg/driver":        {"pkg/mesh"},
+	"pkg/lend":          {"pkg/mesh"},
 	"pkg/driver/docker": {"pkg/mesh", "pkg/driver", "seccomp"},
 	"pkg/driver/wasm":   {"pkg/mesh", "pkg/driver", "pkg/fuel", "pkg/frame"},
 	"pkg/publish":       {"pkg/mesh", "pkg/wire"},
