@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"peercompute/pkg/admission"
+	"peercompute/pkg/audit"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/store"
 	"peercompute/pkg/trust"
@@ -130,7 +131,9 @@ func decide(ctx context.Context, gate *admission.Gate, from mesh.PeerID, data []
 		return fmt.Errorf("a new request was answered with %d bytes of an earlier one", len(prior))
 	}
 	defer t.Release()
-	return t.Finish(ctx, make([]byte, 200), func(*store.Tx) error { return nil })
+	return t.Finish(ctx, make([]byte, 200), func(tx *store.Tx) error { // an effect is on record
+		return audit.Append(tx, audit.Entry{Time: time.Now(), Actor: from.String(), Action: o.Verb.String(), Rule: "grant", Outcome: audit.Done})
+	})
 }
 
 func newPeer() (crypto.PrivKey, mesh.PeerID, error) {
