@@ -138,58 +138,55 @@ func (n *Node) onWatch(_ context.Context, c *request.Call) (request.Reply, error
 // streamWrite bounds how long a peer may leave one piece of a stream unread.
 const streamWrite = time.Minute
 
-// watch calls emit at each change of a workload, at most every 100 ms, until ctx
-// ends or the workload is final or gone.
+// watch calls emit at each change of a workload's state at once, and at each step of
+// its progress at most every 100 ms, until ctx ends or the workload is final or gone.
 func (n *Node) watch(ctx context.Context, who mesh.PeerID, id mesh.WorkloadID, emit func(wire.View) error) error {
 	const pause = 100 * time.Millisecond
 	var last wire.View
+	var sent time.Time
 	for {
-		_, changed, ok := n.sup.Status(id)
+		_, changed, _ := n.sup.Status(id) // nil without a keeper: never
 		routed := n.gateways.changed()
 		r, err := n.present(who, id)
 		if err != nil {
 			return nil // it was removed
 		}
 		v := n.view(r)
-		if v.Status != last.Status {
+		wait := time.Second
+		switch {
+		case v.Status == last.Status:
+		case furtherOnly(v.Status, last.Status) && time.Since(sent) < pause:
+			wait = pause - time.Since(sent)
+		default:
 			if err := emit(v); err != nil {
 				return err
 			}
-			last = v
+			last, sent = v, time.Now()
 		}
 		if v.Status.State.Final() && r.Desired != supervisor.Remove {
 			return nil
 		}
-		poll := time.NewTimer(time.Second)
-		if ok {
-			select {
-			case <-changed:
-			case <-routed:
-			case <-poll.C:
-			case <-ctx.Done():
-			}
-		} else {
-			select {
-			case <-routed:
-			case <-poll.C:
-			case <-ctx.Done():
-			}
+		poll := time.NewTimer(wait)
+		select {
+		case <-changed:
+		case <-routed:
+		case <-poll.C:
+		case <-ctx.Done():
 		}
 		poll.Stop()
 		if ctx.Err() != nil {
 			return nil
 		}
-		if v.Status.Progress == nil {
-			continue
-		}
-		slow := time.NewTimer(pause)
-		select {
-		case <-slow.C:
-		case <-ctx.Done():
-			slow.Stop()
-			return nil
-		}
 	}
+}
+
+// furtherOnly reports whether nothing but the progress differs.
+func furtherOnly(a, b mesh.Status) bool {
+	if a.Progress == nil || b.Progress == nil {
+		return false
+	}
+	a.Progress, b.Progress = nil, nil
+	return a == b
 }
 
 func (n *Node) onLogs(ctx context.Context, c *request.Call) (request.Reply, error) {
