@@ -56,6 +56,12 @@ func missing(feature string) string {
 		return firstMissing(canUnshare, "root", "ip")
 	case "loopfs":
 		return firstMissing(canLoop, "root", "mkfs.ext4", "mount", "umount")
+	case "wasi-libc":
+		cmd := exec.Command("clang", "--target=wasm32-wasi", "-x", "c", "-o", os.DevNull, "-")
+		cmd.Stdin = strings.NewReader("int main(void) { return 0; }")
+		if err := cmd.Run(); err != nil {
+			return "clang builds nothing for wasm32-wasi here (Debian: clang lld wasi-libc libclang-rt-dev-wasm32): " + err.Error()
+		}
 	default:
 		if _, err := exec.LookPath(feature); err != nil {
 			return feature + " is not on the PATH"
