@@ -37,6 +37,8 @@ type Config struct {
 	Self      mesh.PeerID
 	Now       func() time.Time
 	MaxNonces int // 0 = DefaultMaxNonces
+	// Elapsed is a clock that cannot be set: time since any start; nil = the process's.
+	Elapsed func() time.Duration
 }
 
 // Gate lets each request through at most once.
@@ -45,6 +47,7 @@ type Gate struct {
 
 	mu         sync.Mutex
 	high       time.Time                            // the latest time ever used; persisted
+	elapsed    time.Duration                        // of Config.Elapsed when high was last looked at
 	nonces     int                                  // records in the store
 	inFlight   map[nonceKey]chan struct{}           // closed when the outcome is recorded
 	challenges map[mesh.PeerID]map[string]time.Time // challenge → when it lapses
@@ -65,10 +68,15 @@ func NewGate(cfg Config) (*Gate, error) {
 	if cfg.MaxNonces == 0 {
 		cfg.MaxNonces = DefaultMaxNonces
 	}
+	if cfg.Elapsed == nil {
+		start := time.Now()
+		cfg.Elapsed = func() time.Duration { return time.Since(start) }
+	}
 	g := &Gate{
 		cfg: cfg, inFlight: map[nonceKey]chan struct{}{},
 		challenges: map[mesh.PeerID]map[string]time.Time{}, limiters: map[mesh.PeerID]*limiter{},
 	}
+	g.elapsed = cfg.Elapsed()
 	err := cfg.Store.View(func(tx *store.Tx) error {
 		g.nonces = tx.Count(store.Nonces)
 		if v := tx.Get(store.Meta, keyHigh); len(v) == 8 {
@@ -80,11 +88,15 @@ func NewGate(cfg Config) (*Gate, error) {
 }
 
 // Now is the time that requests are judged by: the wall clock, but never before
-// a time that was used already, also across restarts.
+// a time that was used already, also across restarts. Where the wall clock was ahead
+// once and was put right, this time goes on at half speed until it is caught up
+// with: if it stood still, nonces would not expire and fill their table in the end.
 func (g *Gate) Now() time.Time {
-	now := g.cfg.Now()
+	now, elapsed := g.cfg.Now(), g.cfg.Elapsed()
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.high = g.high.Add(max(0, elapsed-g.elapsed) / 2)
+	g.elapsed = elapsed
 	if now.After(g.high) {
 		g.high = now
 	}
