@@ -70,7 +70,7 @@ func TestSameRunInTwoWorkers(t *testing.T) {
 }
 
 // in runs a job in this process, on one engine or the other.
-func in(t *testing.T, engine wazero.RuntimeConfig, module string, c guestCall, text string) ran {
+func in(t *testing.T, engine wazero.RuntimeConfig, module string, c guestCall, text string, change ...func(*instance)) ran {
 	t.Helper()
 	ctx := context.Background()
 	ms, err := newModules(ctx, t.TempDir(), 64<<20, engine)
@@ -99,7 +99,11 @@ func in(t *testing.T, engine wazero.RuntimeConfig, module string, c guestCall, t
 	var stdin *input
 	got.Exit = j.run(m, func(mt *meter) instance {
 		stdin = newInput(strings.NewReader(text), mt, true, driver.NewRecord(1000))
-		return instance{stdin: stdin, stdout: &out, stderr: &errs, seed: &c.Seed}
+		in := instance{stdin: stdin, stdout: &out, stderr: &errs, seed: &c.Seed}
+		for _, f := range change {
+			f(&in)
+		}
+		return in
 	})
 	got.out, got.errs, got.Input, got.InputSize = out.String(), errs.String(), stdin.digest(), stdin.size
 	return got
@@ -140,6 +144,39 @@ func TestSameRunInterpreted(t *testing.T) {
 				t.Errorf("got %+v, want kind %s", compiled, tc.kind)
 			}
 		})
+	}
+}
+
+// The true time, where a job may read it, is recorded, and the same again when the
+// run is repeated.
+func TestTrueTimeIsRepeated(t *testing.T) {
+	probe := guests.build(t, "./testdata/probe")
+	call := guestCall{Name: "guest", Args: []string{"world:8"}, Memory: 64 << 20, MilliCPU: 1000, Fuel: 1 << 40, Timeout: time.Minute}
+	job := func(r *driver.Record) ran {
+		return in(t, wazero.NewRuntimeConfigInterpreter(), probe, call, "", func(i *instance) { i.wall, i.record = true, r })
+	}
+	record := driver.NewRecord(1 << 20)
+	first := job(record)
+	log, complete := record.Bytes()
+	if first.Code != 0 || first.Kind != 0 || len(log) == 0 || !complete || strings.Contains(first.out, "\n17672256") {
+		t.Fatalf("%+v, recorded %d bytes", first, len(log))
+	}
+	again, err := driver.Replay(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second := job(again); first.differs(second) {
+		t.Errorf("first\n%+v\nrepeated\n%+v", first, second)
+	}
+	if other := job(driver.NewRecord(1 << 20)); other.out == first.out {
+		t.Error("another time gives the same: this test would not notice")
+	}
+	empty, err := driver.Replay(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := job(empty); got.Kind != mesh.Conflict {
+		t.Errorf("without its record: %+v", got.Ran)
 	}
 }
 
