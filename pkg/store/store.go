@@ -44,6 +44,7 @@ const (
 	ReceiptOrder Bucket = "receipt_order" // receipt: role, peer, time, job ID → nothing
 	Accounts     Bucket = "accounts"      // receipt: peer → what was used of each other
 	Jobs         Bucket = "jobs"          // jobs: job ID → what is queued here, and what came of it
+	JobIndex     Bucket = "job_index"     // jobs: their order (see jobs/table.go)
 	Outputs      Bucket = "outputs"       // jobs: job ID → small outputs
 	AskedJobs    Bucket = "asked_jobs"    // node: jobs that this node queued, here and elsewhere
 	Crons        Bucket = "crons"         // cron: name → schedule
@@ -53,8 +54,8 @@ const (
 )
 
 var buckets = [...]Bucket{
-	Meta, TrustLog, TrustTasks, Invites, Nonces, NonceExpiry, Workloads, Remote, Routes, Lend, Audit, Fuel,
-	Receipts, ReceiptOrder, Accounts, Jobs, Outputs, AskedJobs, Crons, Witness, Alarms, Denied,
+	Meta, TrustLog, TrustTasks, Invites, Nonces, NonceExpiry, Workloads, Remote, Routes, Lend, Audit, Fuel, Witness, Alarms, Denied,
+	Receipts, ReceiptOrder, Accounts, Jobs, JobIndex, Outputs, AskedJobs, Crons,
 }
 
 var (

@@ -30,7 +30,7 @@ var floors = map[string]int{
 	"pkg/admission": 4, "pkg/peernet": 4,
 	"pkg/driver": 5, "pkg/request": 5, "pkg/heartbeat": 5,
 	"pkg/driver/docker": 6, "pkg/driver/wasm": 6,
-	"pkg/supervisor": 7, "pkg/publish": 7,
+	"pkg/supervisor": 7, "pkg/jobs": 7, "pkg/publish": 7,
 	"pkg/control": 8,
 	"pkg/member":  9,
 	"pkg/node":    10, "gateway": 10,
@@ -71,6 +71,7 @@ var narrow = map[string][]string{
 	"pkg/driver/docker": {"pkg/mesh", "pkg/driver", "seccomp"},
 	"pkg/driver/wasm":   {"pkg/mesh", "pkg/driver", "pkg/fuel", "pkg/frame"},
 	"pkg/publish":       {"pkg/mesh", "pkg/wire"},
+	"pkg/jobs":          {"pkg/mesh", "pkg/store", "pkg/driver"},
 	"pkg/control":       {"pkg/mesh", "pkg/frame"},
 	"cmd/peerctl":       {"pkg/mesh", "pkg/control"},
 }
