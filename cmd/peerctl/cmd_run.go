@@ -16,6 +16,7 @@ import (
 type runFlags struct {
 	workFlags
 	any     bool
+	detach  bool
 	receipt string
 }
 
@@ -33,18 +34,26 @@ trapped. Arguments of the program that begin with - go after --.
 The peer signs a receipt of each run, which is kept: peerctl receipts ls.`,
 		Example: `  peerctl run count.wasm < words.txt
   peerctl run --any --fuel 20G primes.wasm 1000000
+  peerctl run -d --peer bob count.wasm < words.txt
   peerctl run --peer bob --memory 1G render.wasm -- --frame 7 > frame.png`,
 		Args:              programArgs("a FILE.wasm", true),
 		ValidArgsFunction: completeModules,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if f.any && f.peer != "" {
-				return usagef("--any and --peer contradict each other").hint("name the peer, or let any be taken")
+			if err := anyOrPeer(f.any, f.peer); err != nil {
+				return err
+			}
+			if f.detach && f.receipt != "" {
+				return usagef("a queued job has no receipt yet").hint("take it later with: peerctl job result --receipt FILE JOB")
+			}
+			if f.detach {
+				return a.submit(cmd.Context(), &f.workFlags, f.any, args[0], args[1:])
 			}
 			return a.runJob(cmd.Context(), &f, args[0], args[1:])
 		},
 	}
 	a.addWorkFlags(cmd, &f.workFlags)
 	cmd.Flags().BoolVar(&f.any, "any", false, "on whichever trusted peer accepts it, the nearest first; says which")
+	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "queue it, print its job's ID and return: see peerctl job")
 	cmd.Flags().StringVar(&f.receipt, "receipt", "", "write the signed receipt to `FILE`")
 	return cmd
 }

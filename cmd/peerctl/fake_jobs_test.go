@@ -1,12 +1,16 @@
 package main
 
 import (
+	"crypto/sha256"
 	"encoding/json"
+	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"time"
 
 	"peercompute/pkg/control"
+	"peercompute/pkg/frame"
 	"peercompute/pkg/mesh"
 )
 
@@ -39,6 +43,7 @@ func (n *fakeNode) jobRoutes(handle func(string, func(*http.Request) (any, error
 		}
 		return control.Receipt{}, mesh.Errorf(mesh.NotFound, "there is no receipt %s here", ref).WithHint("list them with: peerctl receipts ls")
 	}
+	n.queueRoutes(handle)
 	handle("GET /v1/receipts", func(r *http.Request) (any, error) {
 		out := []control.Receipt{}
 		for _, x := range all() {
@@ -61,4 +66,103 @@ func (n *fakeNode) jobRoutes(handle func(string, func(*http.Request) (any, error
 		}
 		return find(id)
 	})
+}
+
+// queueRoutes plays a queue: a job is done at once, unless its first argument says
+// wait, and does nothing but say its input's digest.
+func (n *fakeNode) queueRoutes(handle func(string, func(*http.Request) (any, error))) {
+	find := func(r *http.Request) (*control.Job, error) {
+		for i, j := range n.queued {
+			if strings.HasPrefix(string(j.ID), r.PathValue("ref")) {
+				return &n.queued[i], nil
+			}
+		}
+		return nil, mesh.Errorf(mesh.NotFound, "there is no job %q", r.PathValue("ref")).WithHint("list them with: peerctl job ls")
+	}
+	handle("POST /v1/inputs", func(r *http.Request) (any, error) {
+		b, err := io.ReadAll(r.Body)
+		if err != nil || len(b) == 0 {
+			return control.Input{}, err
+		}
+		return control.Input{Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(b)), Size: int64(len(b))}, nil
+	})
+	handle("POST /v1/jobs", func(r *http.Request) (any, error) {
+		var s control.SubmitJob
+		if err := json.NewDecoder(r.Body).Decode(&s); err != nil {
+			return nil, err
+		}
+		if err := s.Spec.Validate(); err != nil {
+			return nil, err
+		}
+		j := control.Job{
+			ID: mesh.NewWorkloadID(sha256.Sum256(fmt.Append(nil, "job ", len(n.queued)))), Name: s.Spec.Name, Peer: s.Peer, PeerID: mustPeer(idBob),
+			Owner: self, OwnerID: mustPeer(idSelf), Module: s.Spec.Digest, State: "done", Submitted: n.began, Exit: &mesh.Exit{Fuel: 1234}, Attempts: 1,
+		}
+		if s.Any {
+			j.Peer = "bob"
+		}
+		switch args := append(s.Spec.Args, ""); args[0] {
+		case "wait":
+			j.State, j.Exit, j.Ahead = "queued", nil, 2
+		case "burn":
+			j.Exit = &mesh.Exit{Code: 137, Kind: mesh.OutOfFuel, Reason: "out of fuel", Fuel: 9}
+		case "old":
+			j.Dropped = true
+		case "exit":
+			j.Exit.Code = 7
+		}
+		n.inputs = append(n.inputs, s.Input)
+		n.queued = append(n.queued, j)
+		return j, nil
+	})
+	handle("GET /v1/jobs", func(*http.Request) (any, error) { return n.queued, nil })
+	handle("GET /v1/jobs/{ref}", func(r *http.Request) (any, error) {
+		j, err := find(r)
+		if err != nil {
+			return nil, err
+		}
+		return *j, nil
+	})
+	handle("POST /v1/jobs/{ref}/cancel", func(r *http.Request) (any, error) {
+		j, err := find(r)
+		if err != nil {
+			return nil, err
+		}
+		if j.State != "done" {
+			j.State, j.Exit, j.Ahead = "done", &mesh.Exit{Code: 137, Kind: mesh.Canceled, Reason: "canceled"}, 0
+		}
+		return *j, nil
+	})
+}
+
+// jobOutput plays what a job wrote.
+func (n *fakeNode) jobOutput(w http.ResponseWriter, r *http.Request) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var o control.JobOutput
+	if err := json.NewDecoder(r.Body).Decode(&o); err != nil {
+		refuse(w, err)
+		return
+	}
+	for i, j := range n.queued {
+		if !strings.HasPrefix(string(j.ID), r.PathValue("ref")) {
+			continue
+		}
+		if j.Dropped && !o.Quiet {
+			refuse(w, mesh.Errorf(mesh.NotFound, "the output of job %s is not kept any more", j.ID))
+			return
+		}
+		end := control.RunResult{ID: j.ID, Peer: j.Peer, State: j.State}
+		if j.Exit != nil {
+			end.Exit = *j.Exit
+		}
+		if !o.Quiet {
+			_ = frame.Write(w, control.FrameStdout, fmt.Appendf(nil, "input %s\n", n.inputs[i]))
+			_ = frame.Write(w, control.FrameStderr, []byte("a \x1b]0;title\x07line\n"))
+		}
+		b, _ := json.Marshal(end)
+		_ = frame.Write(w, control.FrameExit, b)
+		return
+	}
+	refuse(w, mesh.Errorf(mesh.NotFound, "there is no job %q", r.PathValue("ref")))
 }

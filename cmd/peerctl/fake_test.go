@@ -39,6 +39,8 @@ type fakeNode struct {
 	peers     []control.Peer
 	modules   map[string]bool
 	workloads []control.Workload
+	queued    []control.Job
+	inputs    []string // of the jobs, by their place
 	began     time.Time
 	lends     control.Lend
 	alarms    []control.Alarm
@@ -143,6 +145,7 @@ func (n *fakeNode) routes() http.Handler {
 		}
 	}))
 	n.jobRoutes(handle)
+	mux.HandleFunc("POST /v1/jobs/{ref}/output", n.jobOutput)
 	mux.HandleFunc("GET /v1/workloads/{ref}/logs", n.logs)
 	mux.HandleFunc("POST /v1/deploy", n.deploy)
 	mux.HandleFunc("POST /v1/run", n.run)

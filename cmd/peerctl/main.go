@@ -29,6 +29,7 @@ func commands() []command {
 		{groupWork, cmdDeploy},
 		{groupWork, cmdExplain},
 		{groupWork, cmdRun},
+		{groupWork, cmdJob},
 		{groupWork, cmdReceipts},
 		{groupWork, cmdPs},
 		{groupWork, cmdInspect},

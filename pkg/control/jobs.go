@@ -13,6 +13,13 @@ type Jobs interface {
 	// Run runs a job while the caller waits. It calls start once, when the job is
 	// accepted.
 	Run(ctx context.Context, r Run, start StartJob) (RunResult, error)
+	UploadInput(ctx context.Context, r io.Reader) (Input, error)
+	SubmitJob(ctx context.Context, s SubmitJob) (Job, error)
+	Jobs(ctx context.Context, peer string) ([]Job, error)
+	// A job's ref is its ID or a unique prefix.
+	Job(ctx context.Context, ref string) (Job, error)
+	CancelJob(ctx context.Context, ref string) (Job, error)
+	JobOutput(ctx context.Context, ref string, o JobOutput, start StartJob) (RunResult, error)
 	Receipts(ctx context.Context, q ReceiptQuery) ([]Receipt, error)
 	Receipt(ctx context.Context, id string) (Receipt, error)
 	CheckReceipt(ctx context.Context, f ReceiptFile) (Receipt, error)
@@ -40,6 +47,7 @@ type RunResult struct {
 	mesh.Exit
 	ID      mesh.WorkloadID `json:"id"`
 	Peer    string          `json:"peer"`
+	State   string          `json:"state"` // done, but for the output of a job that is not
 	Receipt *Receipt        `json:"receipt,omitempty"`
 }
 
@@ -105,3 +113,48 @@ type ReceiptFile struct {
 
 // ReceiptFormat names the form of a ReceiptFile.
 const ReceiptFormat = "peercompute-receipt/1"
+
+// SubmitJob is POST /v1/jobs: a job that nobody waits for. Its module and input were
+// uploaded before.
+type SubmitJob struct {
+	Peer  string    `json:"peer"`
+	Any   bool      `json:"any,omitempty"`
+	Spec  mesh.Spec `json:"spec"`
+	Input string    `json:"input,omitempty"` // digest that POST /v1/inputs gave; empty = no input
+	Key   string    `json:"key,omitempty"`   // a second job with the same key on the same peer is the first
+}
+
+// Input is the answer to POST /v1/inputs, whose body is the input itself.
+type Input struct {
+	Digest string `json:"digest"`
+	Size   int64  `json:"size"`
+}
+
+// Job is a queued job, one that runs, or what came of one.
+type Job struct {
+	ID         mesh.WorkloadID `json:"id"`
+	Name       string          `json:"name"`
+	Peer       string          `json:"peer"` // where it is: local name, or "self"
+	PeerID     mesh.PeerID     `json:"peer_id"`
+	Owner      string          `json:"owner"`
+	OwnerID    mesh.PeerID     `json:"owner_id"`
+	Module     string          `json:"module"`
+	State      string          `json:"state"` // queued, running, done; or unknown: its peer does not answer
+	Submitted  time.Time       `json:"submitted"`
+	Started    time.Time       `json:"started,omitzero"`
+	Ended      time.Time       `json:"ended,omitzero"`
+	Ahead      int             `json:"ahead,omitempty"`    // of the owner's jobs, queued before it
+	Attempts   int             `json:"attempts,omitempty"` // runs begun; more than one after a crash of its peer
+	Exit       *mesh.Exit      `json:"exit,omitempty"`     // of one that is done
+	OutputSize int64           `json:"output_size"`
+	LogSize    int64           `json:"log_size"`
+	Dropped    bool            `json:"dropped,omitempty"` // its outputs are not kept any more
+	Reason     string          `json:"reason,omitempty"`  // why it is unknown
+}
+
+// JobOutput is POST /v1/jobs/{id}/output; the answer is a stream of frames as of a
+// foreground job. Of a job that is not done the last one has its state.
+type JobOutput struct {
+	Follow bool `json:"follow"` // until the job is done
+	Quiet  bool `json:"quiet"`  // its end alone
+}

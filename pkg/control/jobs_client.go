@@ -88,6 +88,55 @@ func (s JobStreams) follow(ctx context.Context, r io.Reader) (RunResult, error) 
 	}
 }
 
+// UploadInput stores the input of a job that is to be queued.
+func (c *Client) UploadInput(ctx context.Context, r io.Reader) (in Input, err error) {
+	req, err := http.NewRequestWithContext(ctx, "POST", "http://peerd/v1/inputs", r)
+	if err != nil {
+		return in, err
+	}
+	req.Header.Set("Content-Type", "application/octet-stream")
+	return in, c.do(req, &in)
+}
+
+// SubmitJob queues a job; it is on its peer's disk when this returns.
+func (c *Client) SubmitJob(ctx context.Context, s SubmitJob) (j Job, err error) {
+	return j, c.call(ctx, "POST", "/v1/jobs", s, &j)
+}
+
+// Jobs lists the jobs that this node queued anywhere and those that others queued
+// here, the newest first; with peer set, only what is there.
+func (c *Client) Jobs(ctx context.Context, peer string) (js []Job, err error) {
+	return js, c.call(ctx, "GET", "/v1/jobs?peer="+url.QueryEscape(peer), nil, &js)
+}
+
+// Job is one of them. A ref is an ID or a unique prefix of one.
+func (c *Client) Job(ctx context.Context, ref string) (j Job, err error) {
+	return j, c.call(ctx, "GET", "/v1/jobs/"+url.PathEscape(ref), nil, &j)
+}
+
+// CancelJob ends a job.
+func (c *Client) CancelJob(ctx context.Context, ref string) (j Job, err error) {
+	return j, c.call(ctx, "POST", "/v1/jobs/"+url.PathEscape(ref)+"/cancel", nil, &j)
+}
+
+// JobOutput copies what a job wrote into s and returns how it ended, if it has.
+func (c *Client) JobOutput(ctx context.Context, ref string, o JobOutput, s JobStreams) (RunResult, error) {
+	b, err := json.Marshal(o)
+	if err != nil {
+		return RunResult{}, err
+	}
+	req, err := http.NewRequestWithContext(ctx, "POST", "http://peerd/v1/jobs/"+url.PathEscape(ref)+"/output", bytes.NewReader(b))
+	if err != nil {
+		return RunResult{}, err
+	}
+	resp, err := c.roundTrip(req)
+	if err != nil {
+		return RunResult{}, err
+	}
+	defer resp.Body.Close()
+	return s.follow(ctx, bufio.NewReader(resp.Body))
+}
+
 // Receipts lists receipts, the newest first.
 func (c *Client) Receipts(ctx context.Context, q ReceiptQuery) (rs []Receipt, err error) {
 	return rs, c.call(ctx, "GET", fmt.Sprintf("/v1/receipts?peer=%s&limit=%d", url.QueryEscape(q.Peer), q.Limit), nil, &rs)

@@ -35,7 +35,7 @@ func (q *Queue) dispatch(ctx context.Context, work *sync.WaitGroup) error {
 	var begun []Job
 	undo := func() {
 		for _, j := range begun {
-			q.cfg.Release(j)
+			q.cfg.Undo(j)
 		}
 		begun = nil
 	}
@@ -48,6 +48,7 @@ func (q *Queue) dispatch(ctx context.Context, work *sync.WaitGroup) error {
 		return err
 	}
 	var last mesh.PeerID
+	admit := q.cfg.Admit(ctx)
 	err := q.cfg.Store.Update(ctx, func(tx *store.Tx) error {
 		undo() // the function may run more than once
 		q.mu.Lock()
@@ -67,7 +68,7 @@ func (q *Queue) dispatch(ctx context.Context, work *sync.WaitGroup) error {
 				if !mayBegin(q.cfg.Slots, all, held[p]) {
 					continue
 				}
-				j, ok, err := q.beginFirst(tx, p)
+				j, ok, err := q.beginFirst(tx, p, admit)
 				if err != nil {
 					return err
 				}
@@ -105,12 +106,12 @@ func (q *Queue) dispatch(ctx context.Context, work *sync.WaitGroup) error {
 
 // beginFirst begins the first job of an owner. It reports false if that has to wait;
 // a job that may not run at all is finished instead.
-func (q *Queue) beginFirst(tx *store.Tx, p mesh.PeerID) (Job, bool, error) {
+func (q *Queue) beginFirst(tx *store.Tx, p mesh.PeerID, admit func(*store.Tx, Job) error) (Job, bool, error) {
 	j, ok, err := first(tx, p)
 	if err != nil || !ok {
 		return j, false, err
 	}
-	if refused := q.cfg.Admit(tx, j); refused != nil {
+	if refused := admit(tx, j); refused != nil {
 		e := mesh.AsError(refused)
 		if mustWait(e) {
 			return j, false, nil
@@ -154,7 +155,14 @@ func (q *Queue) run(ctx context.Context, r *run) {
 	case cause != nil && !errors.Is(cause, errCanceled) && !errors.Is(cause, errOutput):
 		// peerd stops: the job is still running as far as the disk knows, and will
 		// run again. What it did so far leaves no trace.
+	case err == nil && res.Again && !errors.Is(cause, errCanceled) && !errors.Is(cause, errOutput):
+		if err := q.putBack(j); err != nil {
+			q.cfg.Log.Error("cannot queue a job again", "job", j.ID, "err", err)
+		}
 	default:
+		if res.Again {
+			res = Result{Exit: canceled}
+		}
 		if err != nil {
 			e := mesh.AsError(err)
 			res = Result{Exit: mesh.Exit{Code: exitKilled, Kind: e.Kind, Reason: e.Msg}}
@@ -179,6 +187,23 @@ func (q *Queue) run(ctx context.Context, r *run) {
 	q.cfg.Release(j)
 	q.notify()
 	q.Kick()
+}
+
+// putBack queues a job again whose run does not count.
+func (q *Queue) putBack(j Job) error {
+	return q.cfg.Store.Update(context.Background(), func(tx *store.Tx) error {
+		now, err := Get(tx, j.ID)
+		if err != nil || now.State != Running || now.Attempts != j.Attempts {
+			return err
+		}
+		if now.Canceled {
+			now.Ended, now.Exit = q.cfg.Now().UTC(), canceled
+			_, err := finish(tx, q.cfg.Limits, now)
+			return err
+		}
+		now.Attempts--
+		return requeue(tx, now)
+	})
 }
 
 // letGo ends one use of a run's outputs.
@@ -238,8 +263,12 @@ func (q *Queue) record(r *run, res Result) error {
 		dropped, err = finish(tx, q.cfg.Limits, j)
 		return err
 	})
-	if err == nil {
-		q.removeFiles(dropped)
+	if err != nil {
+		return err
 	}
-	return err
+	if res.Kept != nil {
+		res.Kept()
+	}
+	q.removeFiles(dropped)
+	return nil
 }

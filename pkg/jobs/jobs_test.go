@@ -58,13 +58,20 @@ func newRig(t *testing.T, path string, slots int, l Limits) *rig {
 	}
 	r.Queue, err = New(Config{
 		Store: s, Dir: filepath.Join(path, "jobs"), Now: time.Now, Log: slog.New(slog.DiscardHandler), Slots: slots, Limits: l,
-		Admit: func(*store.Tx, Job) error {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			if r.refuse == nil {
-				r.held++
+		Admit: func(context.Context) func(*store.Tx, Job) error {
+			return func(*store.Tx, Job) error {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				if r.refuse == nil {
+					r.held++
+				}
+				return r.refuse
 			}
-			return r.refuse
+		},
+		Undo: func(Job) {
+			r.mu.Lock()
+			r.held--
+			r.mu.Unlock()
 		},
 		Release: func(Job) {
 			r.mu.Lock()
@@ -285,8 +292,11 @@ func TestFairness(t *testing.T) {
 	for _, other := range []string{"bob", "carol", "dave", "erin", "frank"} { // more than there are slots
 		r.until(r.submit(other, "his"), "running", func(v View) bool { return v.State == Running })
 	}
+	for end := time.Now().Add(30 * time.Second); running() < 7 && time.Now().Before(end); {
+		time.Sleep(time.Millisecond) // begun on disk, and about to
+	}
 	if v := r.view(hers[2]); v.State != Queued || v.Ahead != 0 || running() != 7 {
-		t.Errorf("alice's third: %+v, %d run", v, running())
+		t.Errorf("alice's third: %s, %d ahead, %d run", v.State, v.Ahead, running())
 	}
 	let()
 	for _, id := range hers {
@@ -595,6 +605,25 @@ func TestOneResultIsRecorded(t *testing.T) {
 	}
 }
 
+// A run that its machine cut short does not count: the job waits and runs again.
+func TestRunThatDoesNotCount(t *testing.T) {
+	r := newRig(t, t.TempDir(), 1, Limits{})
+	tries := 0
+	r.acts(func(_ context.Context, _ Job, out, _ io.Writer) (Result, error) {
+		tries++
+		fmt.Fprintf(out, "try %d", tries)
+		return Result{Again: tries < maxAttempts+3}, nil
+	})
+	r.start()
+	id := r.submit("alice", "held")
+	if v := r.done(id); v.Attempts != 1 || v.Exit.Kind != 0 {
+		t.Errorf("%+v", v)
+	}
+	if out, _ := r.output(id); out != fmt.Sprintf("try %d", maxAttempts+3) {
+		t.Errorf("%q", out)
+	}
+}
+
 func TestFollowingTheOutput(t *testing.T) {
 	r := newRig(t, t.TempDir(), 1, Limits{})
 	next := make(chan string)
@@ -654,8 +683,9 @@ func TestCancelAll(t *testing.T) {
 	his := r.submit("bob", "his")
 	r.start()
 	r.until(hers[0], "running", func(v View) bool { return v.State == Running })
-	ids, err := r.CancelAll(t.Context(), func(j Job) bool { return j.Owner == owner("alice") })
-	if err != nil || len(ids) != 5 {
+	noted := 0
+	ids, err := r.CancelAll(t.Context(), func(j Job) bool { return j.Owner == owner("alice") }, func(_ *store.Tx, j Job) error { noted++; return nil })
+	if err != nil || len(ids) != 5 || noted != 5 {
 		t.Fatalf("%v, %v", ids, err)
 	}
 	for _, id := range hers {

@@ -24,11 +24,15 @@ type Config struct {
 	Slots int // runs at the same time; 0 = two for each processor, at least four
 	Limits
 
-	// Admit judges whether a job may run now and takes hold of what it uses, as part
-	// of the transaction that begins it. A refusal of the kinds Quota and Overloaded,
-	// or that of a pause, leaves the job queued; any other ends it.
-	Admit func(tx *store.Tx, j Job) error
-	// Release lets go of what Admit took hold of. It may be called without need.
+	// Admit is called before the transaction that begins jobs, and may ask others; what
+	// it returns judges, in that transaction, whether a job may run now, and takes hold
+	// of what it uses. A refusal that time may lift (Quota, Overloaded, Unavailable, and
+	// all of the host's own rules) leaves the job queued; any other ends it.
+	Admit func(ctx context.Context) func(tx *store.Tx, j Job) error
+	// Undo lets go of what Admit took hold of outside of its transaction, which is not
+	// committed. It is called within a transaction and must not begin another.
+	Undo func(j Job)
+	// Release lets go of all that Admit took hold of, once the run is over.
 	Release func(j Job)
 	// Execute runs a job to its end.
 	Execute func(ctx context.Context, j Job, stdout, stderr io.Writer) (Result, error)
@@ -39,8 +43,11 @@ type Result struct {
 	Exit    mesh.Exit
 	Receipt []byte
 	Record  []byte
-	// Keep is committed together with the result; nil = nothing.
+	// Keep is committed together with the result, and then Kept is called; nil = nothing.
 	Keep func(tx *store.Tx) error
+	Kept func()
+	// Again says that the run was cut short and does not count: the job waits again.
+	Again bool
 }
 
 // Queue runs jobs. Its methods may be called from many goroutines.
@@ -88,6 +95,9 @@ const tidyEvery = 10 * time.Minute
 // Run runs jobs until ctx ends, then ends those that run; they will run again.
 func (q *Queue) Run(ctx context.Context) error {
 	if err := q.recover(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // it stops before it has begun
+		}
 		return fmt.Errorf("cannot take up the queue of jobs: %w", err)
 	}
 	var work sync.WaitGroup
@@ -224,26 +234,32 @@ func (q *Queue) Stop(id mesh.WorkloadID) {
 
 var errCanceled = errors.New("canceled")
 
-// CancelAll ends every job that which says, and lists them.
-func (q *Queue) CancelAll(ctx context.Context, which func(Job) bool) ([]mesh.WorkloadID, error) {
-	var ids []mesh.WorkloadID
+// CancelAll ends every job that which says, and lists them. note is called for each
+// in the transaction that decides it.
+func (q *Queue) CancelAll(ctx context.Context, which func(Job) bool, note func(*store.Tx, Job) error) ([]mesh.WorkloadID, error) {
+	var hit []Job
 	err := q.cfg.Store.Update(ctx, func(tx *store.Tx) error {
-		ids = nil
+		hit = nil
 		err := Each(tx, func(j Job) error {
 			if j.State != Done && which(j) {
-				ids = append(ids, j.ID)
+				hit = append(hit, j)
 			}
 			return nil
 		})
-		for _, id := range ids {
+		for _, j := range hit {
 			if err == nil {
-				err = q.Cancel(tx, id, func(Job) error { return nil })
+				err = q.Cancel(tx, j.ID, func(Job) error { return nil })
+			}
+			if err == nil {
+				err = note(tx, j)
 			}
 		}
 		return err
 	})
-	for _, id := range ids {
-		q.Stop(id)
+	var ids []mesh.WorkloadID
+	for _, j := range hit {
+		ids = append(ids, j.ID)
+		q.Stop(j.ID)
 	}
 	return ids, err
 }

@@ -78,8 +78,8 @@ func count(tx *store.Tx, prefix []byte) (n int, err error) {
 // returned instead.
 func submit(tx *store.Tx, l Limits, j Job) (Job, error) {
 	if j.Key != "" {
-		if id := tx.Get(store.JobIndex, append(of(indexKey, j.Owner), j.Key...)); id != nil {
-			return Get(tx, mesh.WorkloadID(id))
+		if id, ok := Keyed(tx, j.Owner, j.Key); ok {
+			return Get(tx, id)
 		}
 	}
 	if tx.Get(store.Jobs, []byte(j.ID)) != nil {
@@ -111,6 +111,12 @@ func submit(tx *store.Tx, l Limits, j Job) (Job, error) {
 		return j, err
 	}
 	return j, put(tx, j)
+}
+
+// Keyed is the job of an owner that has a key; false if none has.
+func Keyed(tx *store.Tx, owner mesh.PeerID, key string) (mesh.WorkloadID, bool) {
+	id := tx.Get(store.JobIndex, append(of(indexKey, owner), key...))
+	return mesh.WorkloadID(id), id != nil
 }
 
 // waiting lists the owners of queued jobs.

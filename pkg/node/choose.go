@@ -76,25 +76,35 @@ func (n *Node) pingAll(ctx context.Context, peers []trust.Grant) map[mesh.PeerID
 
 // runAny runs a job on the nearest peer that takes it.
 func (n *Node) runAny(ctx context.Context, job ask, begin streams) (result, error) {
+	var got result
+	err := n.tryHosts(ctx, func(g trust.Grant) (begun bool, err error) {
+		got, err = n.runOn(ctx, g.Peer, job, func(p mesh.PeerID, id mesh.WorkloadID) (io.Reader, io.Writer, io.Writer, error) {
+			begun = true
+			return begin(p, id)
+		})
+		return begun, err
+	})
+	return got, err
+}
+
+// tryHosts tries peers until one takes the work, the nearest first. try reports
+// whether the peer had begun, after which no other is tried.
+func (n *Node) tryHosts(ctx context.Context, try func(trust.Grant) (begun bool, err error)) error {
 	hosts := n.hosts(ctx)
 	if len(hosts) == 0 {
-		return result{}, mesh.Errorf(mesh.Invalid, "no peer is known that could run it").
+		return mesh.Errorf(mesh.Invalid, "no peer is known that could run it").
 			WithHint("trust one with: peerctl peers join TOKEN; or run it here with --peer self")
 	}
 	var said []string
 	for _, g := range hosts {
-		begun := false
-		got, err := n.runOn(ctx, g.Peer, job, func(p mesh.PeerID, id mesh.WorkloadID) (io.Reader, io.Writer, io.Writer, error) {
-			begun = true
-			return begin(p, id)
-		})
+		begun, err := try(g)
 		if err == nil || begun || ctx.Err() != nil || !elsewhereMay(err) {
-			return got, err
+			return err
 		}
 		n.log.Debug("a peer does not take a job", "peer", g.Peer, "err", err)
 		said = append(said, g.Name+": "+mesh.AsError(err).Msg)
 	}
-	return result{}, mesh.Errorf(mesh.Unavailable, "none of %d peers takes it: %s", len(hosts), strings.Join(said, "; ")).
+	return mesh.Errorf(mesh.Unavailable, "none of %d peers takes it: %s", len(hosts), strings.Join(said, "; ")).
 		WithHint("ask one of them for more, or run it here with --peer self")
 }
 

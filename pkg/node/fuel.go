@@ -295,21 +295,28 @@ func (n *Node) reserve(tx *store.Tx, who mesh.PeerID, request wire.Digest, spec 
 	return admission.HoldFuel(tx, who, hex.EncodeToString(request[:]), spec.Resources.Fuel, n.m.Now())
 }
 
-// settle gives back what a job did not burn. Only the first time counts.
-func (n *Node) settle(who mesh.PeerID, request wire.Digest, burnt uint64) {
+// settling gives back what a job did not burn: what to commit, and what to call once
+// that is on disk. Only the first time counts.
+func (n *Node) settling(who mesh.PeerID, request wire.Digest, burnt uint64) (commit func(*store.Tx) error, after func()) {
 	if who == n.m.Key.ID {
-		return
+		return func(*store.Tx) error { return nil }, func() {}
 	}
 	var total uint64
-	err := n.m.Store.Update(context.Background(), func(tx *store.Tx) (err error) {
+	return func(tx *store.Tx) (err error) {
 		total, err = admission.SettleFuel(tx, who, hex.EncodeToString(request[:]), burnt, n.m.Now())
 		return err
-	})
-	if err != nil { // it stays reserved until the next start, and counts as burnt then
+	}, func() { n.fuel.note(map[mesh.PeerID]uint64{who: total}) }
+}
+
+// settle is settling, at once.
+func (n *Node) settle(who mesh.PeerID, request wire.Digest, burnt uint64) {
+	commit, after := n.settling(who, request, burnt)
+	if err := n.m.Store.Update(context.Background(), commit); err != nil {
+		// It stays reserved until the next start, and counts as burnt then.
 		n.log.Error("cannot write down what a job burnt", "peer", who, "err", err)
 		return
 	}
-	n.fuel.note(map[mesh.PeerID]uint64{who: total})
+	after()
 }
 
 // burntBy is what a job is charged. One that was ended together with its worker

@@ -7,8 +7,10 @@ import (
 	"sync"
 	"time"
 
+	"peercompute/pkg/admission"
 	"peercompute/pkg/driver"
 	"peercompute/pkg/frame"
+	"peercompute/pkg/jobs"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/peernet"
 	"peercompute/pkg/receipt"
@@ -22,9 +24,19 @@ import (
 // This file runs jobs in the foreground: they live as long as the one who waits
 // for them, and count against the same limits as workloads while they do.
 
+// eachDigest finds the modules that something here still needs.
 func eachDigest(tx *store.Tx, used map[string]bool) error {
-	return supervisor.Each(tx, func(r supervisor.Record) error {
+	err := supervisor.Each(tx, func(r supervisor.Record) error {
 		used[r.Workload.Spec.Digest] = true
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return jobs.Each(tx, func(j jobs.Job) error {
+		if j.State != jobs.Done {
+			used[j.Spec.Digest] = true
+		}
 		return nil
 	})
 }
@@ -49,35 +61,46 @@ func (n *Node) job(ctx context.Context, who mesh.PeerID, g trust.Grant, request 
 	}
 	policy := n.policy(ctx)
 	w = mesh.Workload{ID: mesh.NewWorkloadID(request), Owner: who, Spec: spec, Created: n.m.Now().UTC()}
-	forget := func() (unsettled bool) {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		j, held := n.jobs[request]
-		delete(n.jobs, request)
-		return held && !j.settled
-	}
-	release = func() {
-		if forget() { // it did not run
-			n.settle(who, request, 0)
-		}
-	}
 	commit = func(tx *store.Tx) error {
-		forget() // a transaction may run twice
-		if err := n.decide(tx, policy, who, g, spec); err != nil {
-			return err
-		}
-		if err := n.note(tx, who, "run", w, describe(spec)); err != nil {
-			return err
-		}
-		if err := n.reserve(tx, who, request, spec); err != nil {
-			return err
-		}
-		n.mu.Lock()
-		n.jobs[request] = heldJob{owner: who, spec: spec}
-		n.mu.Unlock()
-		return nil
+		n.forget(request) // a transaction may run twice
+		return n.admit(tx, policy, g, request, w)
 	}
-	return w, commit, release, nil
+	return w, commit, func() { n.release(who, request) }, nil
+}
+
+// admit judges a job that is to run now, in the transaction that lets it, and takes
+// hold of what it uses until release.
+func (n *Node) admit(tx *store.Tx, policy admission.Policy, g trust.Grant, request wire.Digest, w mesh.Workload) error {
+	if err := n.decide(tx, policy, w.Owner, g, w.Spec); err != nil {
+		return err
+	}
+	if err := n.note(tx, w.Owner, "run", w, describe(w.Spec)); err != nil {
+		return err
+	}
+	if err := n.reserve(tx, w.Owner, request, w.Spec); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.jobs[request] = heldJob{owner: w.Owner, spec: w.Spec}
+	return nil
+}
+
+// forget lets go of what is held in memory for a job; it reports whether fuel is
+// still set aside for it.
+func (n *Node) forget(request wire.Digest) (unsettled bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	j, held := n.jobs[request]
+	delete(n.jobs, request)
+	return held && !j.settled
+}
+
+// release lets go of all that admit took hold of.
+func (n *Node) release(who mesh.PeerID, request wire.Digest) {
+	if n.forget(request) { // it did not run
+		n.settle(who, request, 0)
+	}
 }
 
 // task is one run of a job: what it is, for whom, and what it is given.
@@ -90,10 +113,13 @@ type task struct {
 // ran is a run that has ended, and what its receipt says of it.
 type ran struct {
 	driver.Ran
-	receipt []byte // the envelope
+	receipt []byte                // the envelope
+	keep    func(*store.Tx) error // what is to be on disk before anybody hears of it
+	kept    func()                // to be called once it is
+	held    bool                  // it was ended because this machine lends no more now
 }
 
-// execute runs a job to its end and keeps the receipt. It fails only if the job
+// execute runs a job to its end and signs its receipt. It fails only if the job
 // could not be run at all.
 func (n *Node) execute(ctx context.Context, t task) (ran, error) {
 	r, ok := n.cfg.Runtimes[t.w.Spec.Runtime].Driver.(driver.Runner)
@@ -111,13 +137,37 @@ func (n *Node) execute(ctx context.Context, t task) (ran, error) {
 	if err != nil {
 		return ran{}, err
 	}
-	n.settle(t.w.Owner, t.request, burntBy(got.Exit, t.w.Spec))
-	n.mark(t.request, func(j *heldJob) { j.settled = true })
-	if errors.Is(context.Cause(ctx), errHeld) {
+	held := errors.Is(context.Cause(ctx), errHeld)
+	if held {
 		got.Reason = "ended by this machine's owner: " + n.hold(t.w).Reason
 	}
-	envelope, err := n.issue(t, got, out, log, started)
-	return ran{got, envelope}, err
+	rec, err := n.issue(t, got, out, log, started)
+	if err != nil {
+		return ran{}, err
+	}
+	settle, settled := n.settling(t.w.Owner, t.request, burntBy(got.Exit, t.w.Spec))
+	return ran{
+		Ran: got, receipt: rec.Envelope, held: held,
+		keep: func(tx *store.Tx) error { return errors.Join(settle(tx), receipt.Add(tx, rec)) },
+		kept: func() {
+			n.mark(t.request, func(j *heldJob) { j.settled = true })
+			settled()
+		},
+	}, nil
+}
+
+// attended is execute for somebody who waits: the receipt is on disk when it returns.
+func (n *Node) attended(ctx context.Context, t task) (ran, error) {
+	got, err := n.execute(ctx, t)
+	if err != nil {
+		return got, err
+	}
+	// The run has happened: its receipt is kept even if the asker is gone by now.
+	if err := n.m.Store.Update(context.WithoutCancel(ctx), got.keep); err != nil {
+		return got, err
+	}
+	got.kept()
+	return got, nil
 }
 
 // began makes a job one that can be ended from here, and ends it at once if it may
@@ -188,7 +238,7 @@ func (n *Node) serveJob(ctx context.Context, s *peernet.Stream, t task, repeat b
 	out := &lockedWriter{w: deadlineWriter{s}}
 	t.job.Stdin = stdin
 	t.job.Stdout, t.job.Stderr = frame.Writer{W: out, Type: wire.FrameStdout}, frame.Writer{W: out, Type: wire.FrameStderr}
-	got, err := n.execute(ctx, t)
+	got, err := n.attended(ctx, t)
 	stdin.Close()
 	defer reading.Wait()
 	defer s.CloseRead()

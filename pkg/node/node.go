@@ -5,6 +5,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"peercompute/pkg/blob"
 	"peercompute/pkg/control"
 	"peercompute/pkg/driver"
+	"peercompute/pkg/jobs"
 	"peercompute/pkg/lend"
 	"peercompute/pkg/member"
 	"peercompute/pkg/mesh"
@@ -51,6 +53,7 @@ type Node struct {
 	gateways *gateways
 	tunnels  *publish.Tunnels
 	inputs   *blob.Store // what jobs read and observed, to repeat them
+	queue    *jobs.Queue
 
 	lending *lending
 	fuel    *fuelBook
@@ -59,7 +62,9 @@ type Node struct {
 
 	mu    sync.Mutex
 	ready map[mesh.Runtime]readiness
-	jobs  map[wire.Digest]heldJob // foreground jobs, by the request that asked for them
+	jobs  map[wire.Digest]heldJob // jobs that run, by the request that asked for them
+
+	waiting map[mesh.PeerID]*blob.Store // inputs of queued jobs, by owner
 
 	states states // as last told
 }
@@ -80,7 +85,7 @@ type heldJob struct {
 
 // New puts a node together; nothing runs before Run.
 func New(cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, m: cfg.Member, log: cfg.Member.Log, ready: map[mesh.Runtime]readiness{}, jobs: map[wire.Digest]heldJob{}}
+	n := &Node{cfg: cfg, m: cfg.Member, log: cfg.Member.Log, ready: map[mesh.Runtime]readiness{}, jobs: map[wire.Digest]heldJob{}, waiting: map[mesh.PeerID]*blob.Store{}}
 	drivers := map[mesh.Runtime]driver.Driver{}
 	for kind, r := range cfg.Runtimes {
 		drivers[kind] = r.Driver
@@ -103,6 +108,9 @@ func New(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n.inputs = inputs
+	if err := n.openQueue(); err != nil {
+		return nil, err
+	}
 	n.tunnels, err = publish.New(publish.Config{Allow: n.mayRoute, Dial: n.dial, Log: n.log})
 	return n, err
 }
@@ -114,7 +122,7 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 	}
 	n.m.Net.Handle(wire.TunnelProtocol, func(ctx context.Context, s *peernet.Stream) { n.tunnels.Serve(ctx, s.Peer(), s) })
 	return n.m.Run(ctx, n.handlers(), &api{n}, member.Hooks{Withdraw: n.withdraw, Halt: n.halt, Status: n.status, Free: n.free, Usage: n.usages}, ready,
-		n.sup.Run, n.gateways.run, n.lending.run, n.fuel.run)
+		n.sup.Run, n.gateways.run, n.lending.run, n.fuel.run, n.queue.Run, n.sweepAsked)
 }
 
 // runtimes lists what can run now. The answer is kept for a moment, because it
@@ -184,13 +192,23 @@ func (n *Node) withdraw(ctx context.Context, p mesh.PeerID, keep bool) ([]mesh.W
 	if keep {
 		return nil, nil
 	}
-	return n.stopAll(ctx, audit.Local, "its owner was removed", func(w mesh.Workload) bool { return w.Owner == p })
+	canceled, err := n.cancelAll(ctx, "its owner was removed", func(j jobs.Job) bool { return j.Owner == p })
+	if err != nil {
+		return nil, err
+	}
+	stopped, err := n.stopAll(ctx, audit.Local, "its owner was removed", func(w mesh.Workload) bool { return w.Owner == p })
+	return append(stopped, canceled...), errors.Join(err, n.forgetInputs(p))
 }
 
-// halt ends every workload here.
+// halt ends every workload and every job here.
 func (n *Node) halt(ctx context.Context) ([]mesh.WorkloadID, error) {
 	n.gateways.poke()
-	return n.stopAll(ctx, audit.Local, "lockdown", func(mesh.Workload) bool { return true })
+	canceled, err := n.cancelAll(ctx, "lockdown", func(jobs.Job) bool { return true })
+	if err != nil {
+		return nil, err
+	}
+	stopped, err := n.stopAll(ctx, audit.Local, "lockdown", func(mesh.Workload) bool { return true })
+	return append(stopped, canceled...), err
 }
 
 // stopAll asks for the end of every workload that which says, and lists those that
@@ -245,5 +263,11 @@ func (n *Node) handlers() map[wire.Verb]request.Handler {
 		wire.VerbExpose:    n.onExpose,
 		wire.VerbHide:      n.onHide,
 		wire.VerbExplain:   n.onExplain,
+		wire.VerbPutInput:  n.onPutInput,
+		wire.VerbSubmit:    n.onSubmit,
+		wire.VerbListJobs:  n.onListJobs,
+		wire.VerbJob:       n.onJob,
+		wire.VerbJobOutput: n.onJobOutput,
+		wire.VerbCancelJob: n.onCancelJob,
 	}
 }

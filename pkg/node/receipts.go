@@ -19,19 +19,19 @@ import (
 
 // This file issues receipts for what ran here, and shows those that are kept.
 
-// issue signs the receipt of a run that has ended here, and keeps it.
-func (n *Node) issue(t task, r driver.Ran, out, log *receipt.Tally, started time.Time) ([]byte, error) {
+// issue signs the receipt of a run that has ended here.
+func (n *Node) issue(t task, r driver.Ran, out, log *receipt.Tally, started time.Time) (receipt.Record, error) {
 	module, err := wire.ParseDigest(t.w.Spec.Digest)
 	if err != nil {
-		return nil, err
+		return receipt.Record{}, err
 	}
 	input, err := wire.ParseDigest(r.Input)
 	if err != nil {
-		return nil, err
+		return receipt.Record{}, err
 	}
 	spec, err := wire.SpecDigest(t.w.Spec)
 	if err != nil {
-		return nil, err
+		return receipt.Record{}, err
 	}
 	ended := n.m.Now()
 	if ended.Before(started) { // the clock was set back
@@ -48,14 +48,13 @@ func (n *Node) issue(t task, r driver.Ran, out, log *receipt.Tally, started time
 		Started: started.UnixMilli(), Ended: ended.UnixMilli(),
 	})
 	if err != nil {
-		return nil, err
+		return receipt.Record{}, err
 	}
 	rec := receipt.Record{Role: receipt.Ran, Envelope: envelope, Added: ended.UTC()}
 	if t.w.Owner == n.m.Key.ID {
 		rec.Role, rec.Spec = receipt.Own, &t.w.Spec
 	}
-	// The run has happened: its receipt is kept even if the asker is gone by now.
-	return envelope, n.m.Store.Update(context.Background(), func(tx *store.Tx) error { return receipt.Add(tx, rec) })
+	return rec, nil
 }
 
 // showReceipt is a receipt as the local person sees it.

@@ -13,6 +13,7 @@ import (
 	"peercompute/pkg/control"
 	"peercompute/pkg/frame"
 	"peercompute/pkg/mesh"
+	"peercompute/pkg/peernet"
 	"peercompute/pkg/request"
 	"peercompute/pkg/store"
 	"peercompute/pkg/wire"
@@ -101,13 +102,15 @@ func (n *Node) sendModule(ctx context.Context, p mesh.PeerID, digest string, pro
 		return nil
 	}
 	meter := &metered{r: f, total: info.Size(), report: progress}
-	if _, err := io.Copy(deadlineWriter{s}, meter); err != nil {
-		return n.elsewhere(p, mesh.Errorf(mesh.Unavailable, "the connection was lost while the module was sent").Because(err))
+	return n.elsewhere(p, sendAll(s, meter, "the module"))
+}
+
+// sendAll sends what a peer is to keep, and waits for its word that it does.
+func sendAll(s *peernet.Stream, r io.Reader, what string) error {
+	if _, err := io.Copy(deadlineWriter{s}, r); err != nil {
+		return mesh.Errorf(mesh.Unavailable, "the connection was lost while %s was sent", what).Because(err)
 	}
-	if err := readEnd(s); err != nil {
-		return n.elsewhere(p, err)
-	}
-	return nil
+	return readEnd(s)
 }
 
 // readEnd waits for the other side's word that all went well.

@@ -11,6 +11,7 @@ import (
 	"peercompute/pkg/control"
 	"peercompute/pkg/driver"
 	"peercompute/pkg/frame"
+	"peercompute/pkg/jobs"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/peernet"
 	"peercompute/pkg/receipt"
@@ -63,7 +64,7 @@ func (a *api) Run(ctx context.Context, r control.Run, start control.StartJob) (c
 }
 
 func (n *Node) runResult(got result) control.RunResult {
-	out := control.RunResult{Exit: got.Exit, ID: got.id, Peer: n.m.Trust.Name(got.peer)}
+	out := control.RunResult{Exit: got.Exit, ID: got.id, State: string(jobs.Done), Peer: n.m.Trust.Name(got.peer)}
 	if r, err := wire.OpenReceipt(got.rec.Envelope); err == nil {
 		shown := n.showReceipt(got.rec, r, true)
 		out.Receipt = &shown
@@ -98,7 +99,7 @@ func (n *Node) runHere(ctx context.Context, job ask, begin streams) (result, err
 	}
 	kept := n.keep()
 	defer kept.discard()
-	got, err := n.execute(ctx, task{w, request, driver.Job{
+	got, err := n.attended(ctx, task{w, request, driver.Job{
 		Stdin: io.TeeReader(stdin, kept), Stdout: stdout, Stderr: stderr, Seed: job.seed, Whole: job.whole, Replay: job.replay,
 	}})
 	if err != nil {
@@ -139,6 +140,9 @@ func (n *Node) runRemote(ctx context.Context, p mesh.PeerID, job ask, begin stre
 		Output: receipt.NewTally(), Log: receipt.NewTally(),
 	}
 	envelope, err := n.collect(ctx, s, &got, stdout, stderr)
+	if err == nil && !got.Done {
+		err = mesh.Errorf(mesh.Unavailable, "the run ended without a word on how")
+	}
 	res.Exit = got.Exit
 	if err != nil {
 		return res, n.elsewhere(p, err)
@@ -178,7 +182,10 @@ func (n *Node) collect(ctx context.Context, s *peernet.Stream, got *receipt.Rece
 		case wire.FrameReceipt:
 			envelope = payload
 		case wire.FrameExit:
+			got.Done = true
 			return envelope, wire.DecodeBody(payload, &got.Exit)
+		case wire.FrameEnd: // of the output of a job that goes on
+			return nil, nil
 		case wire.FrameError:
 			return nil, remoteError(payload)
 		}

@@ -8,7 +8,7 @@ import (
 	"peercompute/pkg/store"
 )
 
-// Sum is what was used. It only ever grows.
+// Sum is what was used, since the account began.
 type Sum struct {
 	Jobs             int64  `json:"jobs"`
 	Fuel             uint64 `json:"fuel"`              // units, of jobs and of services

@@ -46,9 +46,10 @@ type Received struct {
 	// much was not kept, or not even sent.
 	Input       func(size uint64) (digest wire.Digest, known bool)
 	Sent        uint64 // bytes of input in all
-	Output, Log *Tally
-	Record      []byte
+	Done        bool
 	Exit        mesh.Exit
+	Output, Log *Tally // nil = not received
+	Record      []byte
 }
 
 // Flaw says in what a receipt contradicts what was sent and received; "" if in nothing.
@@ -72,11 +73,28 @@ func (e Received) Flaw(r *wire.Receipt) string {
 	case known && digest != r.Input:
 		bad = append(bad, "another input")
 	}
-	wrong(r.Output != e.Output.Digest() || r.OutputSize != e.Output.Size(), "another output than was sent")
-	wrong(r.Log != e.Log.Digest() || r.LogSize != e.Log.Size(), "another log than was sent")
-	wrong(!r.Repeat && (r.Record != DigestOf(e.Record) || r.RecordSize != uint64(len(e.Record))), "another record of observations than was sent")
+	if e.Output != nil {
+		if flaw := e.FlawInStreams(r); flaw != "" {
+			bad = append(bad, flaw)
+		}
+	}
 	wrong(r.Code != e.Exit.Code || r.Kind != e.Exit.Kind, "another end than was reported")
 	wrong(r.Fuel != e.Exit.Fuel || r.PeakMemory != uint64(e.Exit.PeakMemory), "another use of fuel or memory than was reported")
+	return strings.Join(bad, ", ")
+}
+
+// FlawInStreams is Flaw for what the run wrote and observed alone.
+func (e Received) FlawInStreams(r *wire.Receipt) string {
+	var bad []string
+	if r.Output != e.Output.Digest() || r.OutputSize != e.Output.Size() {
+		bad = append(bad, "another output than was sent")
+	}
+	if r.Log != e.Log.Digest() || r.LogSize != e.Log.Size() {
+		bad = append(bad, "another log than was sent")
+	}
+	if !r.Repeat && (r.Record != DigestOf(e.Record) || r.RecordSize != uint64(len(e.Record))) {
+		bad = append(bad, "another record of observations than was sent")
+	}
 	return strings.Join(bad, ", ")
 }
 

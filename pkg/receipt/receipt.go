@@ -148,6 +148,30 @@ func Each(tx *store.Tx, fn func(Record, *wire.Receipt) error) error {
 	})
 }
 
+// Dispute notes that a receipt contradicts what was received later. It counts for
+// nothing from then on.
+func Dispute(tx *store.Tx, id mesh.WorkloadID, flaw string) error {
+	rec, r, err := Find(tx, id)
+	if err != nil || rec.Flaw != "" {
+		return err
+	}
+	rec.Flaw = flaw
+	if err := tx.PutJSON(store.Receipts, []byte(id), rec); err != nil || rec.Role == Own {
+		return err
+	}
+	a, err := Get(tx, counterpart(rec.Role, r))
+	if err != nil {
+		return err
+	}
+	sum := &a.Theirs
+	if rec.Role != Asked {
+		sum = &a.Ours
+	}
+	sum.Jobs -= min(1, sum.Jobs)
+	sum.Fuel -= min(r.Fuel, sum.Fuel)
+	return put(tx, a)
+}
+
 // Verified notes what came of repeating a run.
 func Verified(tx *store.Tx, id mesh.WorkloadID, v Verification) error {
 	rec, _, err := Find(tx, id)

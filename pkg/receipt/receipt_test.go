@@ -108,6 +108,15 @@ func TestEachReceiptCountsOnce(t *testing.T) {
 	if a.Theirs != (Sum{Jobs: 1, Fuel: 1000}) || a.Ours != (Sum{Jobs: 1, Fuel: 1000}) {
 		t.Errorf("bob's account: %+v", a)
 	}
+	id := payload(bob.id, alice.id, 1).Job
+	for range 2 {
+		if err := s.Update(t.Context(), func(tx *store.Tx) error { return Dispute(tx, id, "another output") }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if a := account(t, s, bob.id); a.Theirs != (Sum{}) || a.Ours.Jobs != 1 {
+		t.Errorf("what is disputed still counts: %+v", a)
+	}
 	if own := account(t, s, alice.id); own.Ours != (Sum{}) || own.Theirs != (Sum{}) {
 		t.Errorf("what is owed to oneself: %+v", own)
 	}

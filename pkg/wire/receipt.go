@@ -19,9 +19,9 @@ const (
 	typeReceipt   = "/peercompute/receipt/1"
 
 	// MaxReceipt bounds one receipt envelope, in bytes.
-	MaxReceipt = 8 << 10
+	MaxReceipt = 16 << 10
 
-	maxCapabilities = 32
+	maxCapabilities = 64
 )
 
 // Receipt is the signed payload. Digests are SHA-256.
@@ -98,6 +98,15 @@ func SpecDigest(s mesh.Spec) (Digest, error) {
 
 // String is the text form of a digest, "sha256:…".
 func (d Digest) String() string { return "sha256:" + hex.EncodeToString(d[:]) }
+
+// MarshalText writes the text form, for JSON; on the wire a digest is 32 bytes.
+func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads it.
+func (d *Digest) UnmarshalText(b []byte) (err error) {
+	*d, err = ParseDigest(string(b))
+	return err
+}
 
 // ParseDigest reads the text form of a digest.
 func ParseDigest(s string) (d Digest, err error) {

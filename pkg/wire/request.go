@@ -53,12 +53,20 @@ const (
 	VerbExpose    Verb = 12 // deployer to peer: give the workload a public name
 	VerbHide      Verb = 13 // deployer to peer: withdraw it
 	VerbExplain   Verb = 14 // what would be decided of a deploy; nothing is done
+	VerbPutInput  Verb = 20 // announce the input of a job; its bytes follow
+	VerbSubmit    Verb = 21 // queue a job
+	VerbListJobs  Verb = 22
+	VerbJob       Verb = 23 // one of them, with its receipt
+	VerbJobOutput Verb = 24 // a stream of what it wrote
+	VerbCancelJob Verb = 25
 )
 
 var verbNames = map[Verb]string{
 	VerbPutModule: "put-module", VerbDeploy: "deploy", VerbStop: "stop", VerbRemove: "remove", VerbList: "list",
 	VerbInspect: "inspect", VerbWatch: "watch", VerbLogs: "logs", VerbRun: "run", VerbPublish: "publish",
 	VerbUnpublish: "unpublish", VerbExpose: "expose", VerbHide: "hide", VerbExplain: "explain",
+	VerbPutInput: "put-input", VerbSubmit: "submit-job", VerbListJobs: "list-jobs", VerbJob: "job", VerbJobOutput: "job-output",
+	VerbCancelJob: "cancel-job",
 }
 
 // String is the verb's stable name; it is also part of the signed payload type.

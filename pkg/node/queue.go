@@ -1,0 +1,441 @@
+package node
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"peercompute/pkg/admission"
+	"peercompute/pkg/blob"
+	"peercompute/pkg/driver"
+	"peercompute/pkg/frame"
+	"peercompute/pkg/jobs"
+	"peercompute/pkg/mesh"
+	"peercompute/pkg/peernet"
+	"peercompute/pkg/request"
+	"peercompute/pkg/store"
+	"peercompute/pkg/supervisor"
+	"peercompute/pkg/trust"
+	"peercompute/pkg/wire"
+)
+
+// This file is the queue of jobs as others use it: trusted peers by signed requests,
+// the local person through the API.
+
+// Bounds of the inputs that wait, in bytes.
+const maxQueuedInputs = 64 << 20 // of one owner
+
+// openQueue prepares the queue; nothing runs yet.
+func (n *Node) openQueue() (err error) {
+	n.queue, err = jobs.New(jobs.Config{
+		Store: n.m.Store, Dir: filepath.Join(n.queueDir(), "out"), Now: n.m.Now, Log: n.log,
+		Admit: n.admitQueued, Undo: n.undoQueued, Release: n.releaseQueued, Execute: n.executeQueued,
+	})
+	return err
+}
+
+func (n *Node) queueDir() string { return filepath.Join(n.m.Home, "queue") }
+
+func (n *Node) inputDir(owner mesh.PeerID) string {
+	sum := sha256.Sum256([]byte(owner))
+	return filepath.Join(n.queueDir(), "in", hex.EncodeToString(sum[:16]))
+}
+
+// queuedInputs are the inputs of an owner's queued jobs. Owners are apart: a digest
+// gives nobody another one's bytes, nor the knowledge that they are here.
+func (n *Node) queuedInputs(owner mesh.PeerID) (*blob.Store, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if s := n.waiting[owner]; s != nil {
+		return s, nil
+	}
+	s, err := blob.Open(blob.Config{
+		Dir: n.inputDir(owner), Noun: "input", Ext: ".in", One: wire.MaxInput, Max: maxQueuedInputs, Hint: "submit the job again, which sends it along",
+	})
+	if err == nil {
+		n.waiting[owner] = s
+	}
+	return s, err
+}
+
+// inputsInUse are the inputs that jobs of an owner still need.
+func (n *Node) inputsInUse(owner mesh.PeerID) func() (map[string]bool, error) {
+	return func() (map[string]bool, error) {
+		used := map[string]bool{}
+		err := n.m.Store.View(func(tx *store.Tx) error {
+			return jobs.Each(tx, func(j jobs.Job) error {
+				if j.Owner == owner && j.State != jobs.Done {
+					used[j.Input] = true
+				}
+				return nil
+			})
+		})
+		return used, err
+	}
+}
+
+// forgetInputs removes what a peer had put here.
+func (n *Node) forgetInputs(owner mesh.PeerID) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.waiting, owner)
+	return os.RemoveAll(n.inputDir(owner))
+}
+
+// admitQueued makes what judges whether a queued job may run now.
+func (n *Node) admitQueued(ctx context.Context) func(*store.Tx, jobs.Job) error {
+	policy := n.policy(ctx)
+	return func(tx *store.Tx, j jobs.Job) error {
+		digest, err := wire.ParseDigest(j.Request)
+		if err != nil {
+			return err
+		}
+		var g trust.Grant
+		if j.Owner != n.m.Key.ID {
+			if _, locked := n.m.Trust.Locked(); locked {
+				return mesh.Errorf(mesh.Unavailable, "this machine is locked down")
+			}
+			var ok bool
+			if g, ok = n.m.Trust.Get(j.Owner); !ok {
+				return mesh.Errorf(mesh.Untrusted, "the trust in the asker ended before it was the job's turn")
+			}
+		}
+		w := workload(j)
+		if h := n.hold(w); h.Level != supervisor.Free {
+			return mesh.Errorf(mesh.Unavailable, "held: %s", h.Reason)
+		}
+		return n.admit(tx, policy, g, digest, w)
+	}
+}
+
+func (n *Node) undoQueued(j jobs.Job) {
+	if digest, err := wire.ParseDigest(j.Request); err == nil { // else it was never admitted
+		n.forget(digest)
+	}
+}
+
+func (n *Node) releaseQueued(j jobs.Job) {
+	if digest, err := wire.ParseDigest(j.Request); err == nil {
+		n.release(j.Owner, digest)
+	}
+}
+
+// executeQueued runs a job whose turn it is.
+func (n *Node) executeQueued(ctx context.Context, j jobs.Job, stdout, stderr io.Writer) (jobs.Result, error) {
+	digest, err := wire.ParseDigest(j.Request)
+	if err != nil {
+		return jobs.Result{}, err
+	}
+	var stdin io.Reader = bytes.NewReader(nil)
+	if j.Input != "" {
+		inputs, err := n.queuedInputs(j.Owner)
+		if err != nil {
+			return jobs.Result{}, err
+		}
+		f, err := inputs.Open(j.Input)
+		if err != nil {
+			return jobs.Result{}, err
+		}
+		defer f.Close()
+		stdin = f
+	}
+	got, err := n.execute(ctx, task{workload(j), digest, driver.Job{Stdin: stdin, Stdout: stdout, Stderr: stderr, Seed: j.Seed, Whole: true}})
+	if got.held {
+		return jobs.Result{Again: true}, nil // it waits until the owner of this machine lends again
+	}
+	return jobs.Result{Exit: got.Exit, Receipt: got.receipt, Record: got.Record, Keep: got.keep, Kept: got.kept}, err
+}
+
+// submit prepares to queue a job, or refuses it by form, grant or policy. What is in
+// use now does not count: the job may wait.
+func (n *Node) submit(ctx context.Context, who mesh.PeerID, g trust.Grant, digest wire.Digest, in wire.Submit) (*jobs.Submission, error) {
+	if len(in.Seed) != len(driver.Seed{}) {
+		return nil, mesh.Errorf(mesh.Invalid, "a seed has %d bytes, not %d", len(driver.Seed{}), len(in.Seed))
+	}
+	j := jobs.Job{
+		ID: mesh.NewWorkloadID(digest), Owner: who, Request: digest.String(), Key: in.Key, Spec: jobSpec(in.Spec),
+		Seed: driver.Seed(in.Seed), Input: in.Input, InputSize: in.InputSize,
+	}
+	sub, err := n.queue.Submit(j)
+	if err != nil {
+		return nil, err
+	}
+	policy := n.policy(ctx)
+	if who == n.m.Key.ID {
+		policy.Paused = nil
+	}
+	if err := admission.Decide(policy, n.grantOf(who, g), j.Spec, admission.Usage{}).Refusal(who); err != nil {
+		return nil, err
+	}
+	if _, err := n.cfg.Modules.Path(j.Spec.Digest); err != nil {
+		return nil, err
+	}
+	queue := sub.Commit
+	sub.Commit = func(tx *store.Tx) error {
+		if err := queue(tx); err != nil {
+			return err
+		}
+		return n.note(tx, who, "submit-job", workload(sub.Job), describe(sub.Job.Spec))
+	}
+	if j.Input == "" {
+		return sub, nil
+	}
+	inputs, err := n.queuedInputs(who)
+	if err != nil {
+		return nil, err
+	}
+	path, err := inputs.Path(j.Input)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := os.Stat(path); err != nil || info.Size() != j.InputSize {
+		return nil, mesh.Errorf(mesh.Invalid, "the job's input has another size than it says")
+	}
+	return sub, nil
+}
+
+// mine judges whether who may see and cancel a job.
+func (n *Node) mine(who mesh.PeerID, j jobs.Job) error {
+	if j.Owner != who && who != n.m.Key.ID {
+		return mesh.Errorf(mesh.NotFound, "there is no job %s here", j.ID).WithHint("list yours with: peerctl job ls")
+	}
+	return nil
+}
+
+// viewJob is a job that who may see.
+func (n *Node) viewJob(who mesh.PeerID, id mesh.WorkloadID) (v jobs.View, err error) {
+	err = n.m.Store.View(func(tx *store.Tx) error {
+		if v, err = n.queue.View(tx, id); err == nil {
+			err = n.mine(who, v.Job)
+		}
+		return err
+	})
+	return v, err
+}
+
+func (n *Node) cancelJob(who mesh.PeerID, id mesh.WorkloadID) change {
+	return change{
+		commit: func(tx *store.Tx) error {
+			return n.queue.Cancel(tx, id, func(j jobs.Job) error {
+				if err := n.mine(who, j); err != nil || j.State == jobs.Done {
+					return err
+				}
+				return n.note(tx, who, "cancel-job", workload(j), "")
+			})
+		},
+		after: func() { n.queue.Stop(id) },
+	}
+}
+
+// jobView is a job as it crosses the wire.
+func jobView(v jobs.View, receipt bool) wire.JobView {
+	out := wire.JobView{
+		ID: v.ID, Name: v.Spec.Name, Module: v.Spec.Digest, State: string(v.State), Submitted: v.Submitted.UnixMilli(),
+		Ahead: v.Ahead, Attempts: v.Attempts, OutputSize: v.Output.Size, LogSize: v.Log.Size, Dropped: v.Dropped,
+	}
+	out.Request, _ = wire.ParseDigest(v.Request) // it is one, or was never set
+	if !v.Started.IsZero() {
+		out.Started = v.Started.UnixMilli()
+	}
+	if v.State == jobs.Done {
+		out.Ended, out.Exit = v.Ended.UnixMilli(), &v.Exit
+	}
+	if receipt {
+		out.Receipt = v.Receipt
+	}
+	return out
+}
+
+func (n *Node) onPutInput(_ context.Context, c *request.Call) (request.Reply, error) {
+	var in wire.PutInput
+	if err := wire.DecodeBody(c.Body, &in); err != nil {
+		return request.Reply{}, err
+	}
+	if err := mayDeploy(c); err != nil {
+		return request.Reply{}, err
+	}
+	if in.Size <= 0 || in.Size > wire.MaxInput {
+		return request.Reply{}, mesh.Errorf(mesh.TooLarge, "an input of %d bytes; the most is %d MiB", in.Size, wire.MaxInput>>20).WithRule("host.input-size")
+	}
+	inputs, err := n.queuedInputs(c.From)
+	if err != nil {
+		return request.Reply{}, err
+	}
+	if _, err := inputs.Path(in.Digest); err == nil {
+		return request.Reply{Body: wire.PutInputReply{Have: true}}, nil
+	} else if mesh.KindOf(err) != mesh.NotFound {
+		return request.Reply{}, err
+	}
+	return request.Reply{Body: wire.PutInputReply{}, Stream: func(ctx context.Context, s *peernet.Stream) error {
+		r := &exactly{r: bufio.NewReaderSize(deadlineReader{s}, 64<<10), left: in.Size}
+		if _, _, err := inputs.Put(ctx, r, in.Digest, n.inputsInUse(c.From)); err != nil {
+			return endWithError(s, err)
+		}
+		return frame.Write(deadlineWriter{s}, wire.FrameEnd, nil)
+	}}, nil
+}
+
+// mayDeploy refuses who may not run anything here.
+func mayDeploy(c *request.Call) error {
+	if c.Grant.Allow.Has(trust.Deploy) {
+		return nil
+	}
+	return mesh.Errorf(mesh.Denied, "you may not deploy here").WithRule("grant.deploy").
+		WithHint("ask its owner for: peerctl peers allow %s --allow deploy", c.From)
+}
+
+func (n *Node) onSubmit(ctx context.Context, c *request.Call) (request.Reply, error) {
+	var in wire.Submit
+	if err := wire.DecodeBody(c.Body, &in); err != nil {
+		return request.Reply{}, err
+	}
+	sub, err := n.submit(ctx, c.From, c.Grant, c.Digest, in)
+	if err != nil {
+		return request.Reply{}, err
+	}
+	if in.Key != "" {
+		if have, ok, err := n.keyed(c.From, in.Key); err != nil || ok {
+			return request.Reply{Body: jobView(have, true)}, err
+		}
+	}
+	queued := sub.Job.ID // which the answer names, and it is signed before the commit
+	commit := func(tx *store.Tx) error {
+		if err := sub.Commit(tx); err != nil || sub.Job.ID == queued {
+			return err
+		}
+		return mesh.Errorf(mesh.Conflict, "a job with that key was queued just now").WithRule("jobs.key").WithHint("ask again")
+	}
+	return request.Reply{Body: jobView(jobs.View{Job: sub.Job}, false), Commit: commit, After: sub.After}, nil
+}
+
+// keyed is the job of an owner that has a key.
+func (n *Node) keyed(owner mesh.PeerID, key string) (v jobs.View, ok bool, err error) {
+	err = n.m.Store.View(func(tx *store.Tx) error {
+		id, found := jobs.Keyed(tx, owner, key)
+		if ok = found; !found {
+			return nil
+		}
+		v, err = n.queue.View(tx, id)
+		return err
+	})
+	return v, ok, err
+}
+
+func (n *Node) onListJobs(_ context.Context, c *request.Call) (request.Reply, error) {
+	views, err := n.listJobs(c.From)
+	if err != nil {
+		return request.Reply{}, err
+	}
+	out, size := wire.ListJobsReply{}, 0
+	for _, v := range views {
+		one := jobView(v, false)
+		b, err := wire.Marshal(one)
+		if err != nil {
+			return request.Reply{}, err
+		}
+		if size += len(b); size > wire.MaxResponse/2 {
+			out.Truncated = true
+			break
+		}
+		out.Jobs = append(out.Jobs, one)
+	}
+	return request.Reply{Body: out}, nil
+}
+
+// listJobs is who's jobs, the newest first; for this node itself, everybody's.
+func (n *Node) listJobs(who mesh.PeerID) (views []jobs.View, err error) {
+	err = n.m.Store.View(func(tx *store.Tx) (err error) {
+		views, err = n.queue.List(tx, func(j jobs.Job) bool { return n.mine(who, j) == nil })
+		return err
+	})
+	slices.SortFunc(views, func(x, y jobs.View) int { return cmp.Or(y.Submitted.Compare(x.Submitted), cmp.Compare(x.ID, y.ID)) })
+	return views, err
+}
+
+func decodeJobRef(c *request.Call) (wire.JobRef, error) {
+	var in wire.JobRef
+	if err := wire.DecodeBody(c.Body, &in); err != nil {
+		return in, err
+	}
+	_, err := mesh.ParseWorkloadID(string(in.Job))
+	return in, err
+}
+
+func (n *Node) onJob(_ context.Context, c *request.Call) (request.Reply, error) {
+	in, err := decodeJobRef(c)
+	if err != nil {
+		return request.Reply{}, err
+	}
+	v, err := n.viewJob(c.From, in.Job)
+	if err != nil {
+		return request.Reply{}, err
+	}
+	return request.Reply{Body: jobView(v, true)}, nil
+}
+
+func (n *Node) onCancelJob(_ context.Context, c *request.Call) (request.Reply, error) {
+	in, err := decodeJobRef(c)
+	return done(n.cancelJob(c.From, in.Job)), err
+}
+
+func (n *Node) onJobOutput(_ context.Context, c *request.Call) (request.Reply, error) {
+	var in wire.JobOutput
+	if err := wire.DecodeBody(c.Body, &in); err != nil {
+		return request.Reply{}, err
+	}
+	if _, err := n.viewJob(c.From, in.Job); err != nil {
+		return request.Reply{}, err
+	}
+	return request.Reply{Body: wire.Empty{}, Stream: func(ctx context.Context, s *peernet.Stream) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go func() { // the asker hangs up when it has seen enough
+			_, _ = io.Copy(io.Discard, s)
+			cancel()
+		}()
+		out := &lockedWriter{w: deadlineWriter{s}}
+		record, err := n.jobOutput(ctx, in, frame.Writer{W: out, Type: wire.FrameStdout}, frame.Writer{W: out, Type: wire.FrameStderr})
+		if err != nil {
+			return endWithError(s, err)
+		}
+		v, err := n.viewJob(c.From, in.Job)
+		if err != nil {
+			return endWithError(s, err)
+		}
+		return sendEnd(s, out, v, record)
+	}}, nil
+}
+
+// sendEnd sends what is known of the end of a job, if it has ended.
+func sendEnd(s *peernet.Stream, out io.Writer, v jobs.View, record []byte) error {
+	if v.State != jobs.Done {
+		if err := frame.Write(out, wire.FrameEnd, nil); err != nil {
+			return err
+		}
+		return s.CloseWrite()
+	}
+	exit, err := wire.Marshal(v.Exit)
+	if err != nil {
+		return err
+	}
+	f := frame.Writer{W: out, Type: wire.FrameRecord}
+	if _, err := f.Write(record); err != nil {
+		return err
+	}
+	if len(v.Receipt) > 0 {
+		if err := frame.Write(out, wire.FrameReceipt, v.Receipt); err != nil {
+			return err
+		}
+	}
+	if err := frame.Write(out, wire.FrameExit, exit); err != nil {
+		return err
+	}
+	return s.CloseWrite()
+}
