@@ -68,7 +68,7 @@ func (a *api) report(ctx context.Context, p mesh.PeerID, v wire.View, emit func(
 		w := a.show(v, p, false)
 		st := v.Status
 		published := v.Workload.Spec.Publish == nil || st.URL != "" || st.PublishError != ""
-		if st.State == mesh.Running && published || st.State.Final() {
+		if st.State == mesh.Running && published || st.State == mesh.Paused || st.State.Final() {
 			return false, nil
 		}
 		return true, emit(control.DeployEvent{Workload: &w, Progress: st.Progress})
@@ -104,6 +104,8 @@ func notUp(v wire.View, name string) error {
 			WithHint("its log: peerctl logs %s; then: peerctl rm %s", name, name)
 	case st.State == mesh.Stopped:
 		return mesh.Errorf(mesh.Canceled, "%s was stopped before it answered", name)
+	case st.State == mesh.Paused:
+		return mesh.Errorf(mesh.Unavailable, "%s is accepted and paused: %s", name, st.Reason).WithHint("it runs by itself when that is over; look with: peerctl ps")
 	}
 	return mesh.Errorf(mesh.Canceled, "%s was removed before it answered", name)
 }
