@@ -31,6 +31,7 @@ func commands() []command {
 		{groupWork, cmdRun},
 		{groupWork, cmdJob},
 		{groupWork, cmdReceipts},
+		{groupWork, cmdVerify},
 		{groupWork, cmdPs},
 		{groupWork, cmdInspect},
 		{groupWork, cmdLogs},

@@ -22,6 +22,7 @@ type Jobs interface {
 	JobOutput(ctx context.Context, ref string, o JobOutput, start StartJob) (RunResult, error)
 	Receipts(ctx context.Context, q ReceiptQuery) ([]Receipt, error)
 	Receipt(ctx context.Context, id string) (Receipt, error)
+	Verify(ctx context.Context, v Verify) (VerifyResult, error)
 	CheckReceipt(ctx context.Context, f ReceiptFile) (Receipt, error)
 }
 
@@ -157,4 +158,19 @@ type Job struct {
 type JobOutput struct {
 	Follow bool `json:"follow"` // until the job is done
 	Quiet  bool `json:"quiet"`  // its end alone
+}
+
+// Verify is POST /v1/verify: repeat the run of a receipt on another peer.
+type Verify struct {
+	Receipt string `json:"receipt"`         // its ID or a unique prefix
+	By      string `json:"by"`              // the peer that repeats it
+	Input   string `json:"input,omitempty"` // digest that POST /v1/inputs gave; empty = what is kept
+}
+
+// VerifyResult is what came of it.
+type VerifyResult struct {
+	Agrees  bool     `json:"agrees"`
+	Differs []string `json:"differs,omitempty"` // in what the repeated run came out differently
+	Receipt Receipt  `json:"receipt"`
+	Again   Receipt  `json:"again"` // of the repeated run
 }

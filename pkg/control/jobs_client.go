@@ -137,6 +137,11 @@ func (c *Client) JobOutput(ctx context.Context, ref string, o JobOutput, s JobSt
 	return s.follow(ctx, bufio.NewReader(resp.Body))
 }
 
+// Verify repeats the run of a receipt on another peer.
+func (c *Client) Verify(ctx context.Context, v Verify) (r VerifyResult, err error) {
+	return r, c.call(ctx, "POST", "/v1/verify", v, &r)
+}
+
 // Receipts lists receipts, the newest first.
 func (c *Client) Receipts(ctx context.Context, q ReceiptQuery) (rs []Receipt, err error) {
 	return rs, c.call(ctx, "GET", fmt.Sprintf("/v1/receipts?peer=%s&limit=%d", url.QueryEscape(q.Peer), q.Limit), nil, &rs)

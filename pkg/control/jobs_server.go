@@ -27,6 +27,13 @@ func (s *Server) jobRoutes(mux *http.ServeMux, get func(string, handler)) {
 	get("GET /v1/jobs/{ref}", func(r *http.Request) (any, error) { return w.Job(r.Context(), r.PathValue("ref")) })
 	get("POST /v1/jobs/{ref}/cancel", func(r *http.Request) (any, error) { return w.CancelJob(r.Context(), r.PathValue("ref")) })
 	mux.HandleFunc("POST /v1/jobs/{ref}/output", s.jobOutput)
+	get("POST /v1/verify", func(r *http.Request) (any, error) {
+		v, err := body[Verify](r)
+		if err != nil {
+			return nil, err
+		}
+		return w.Verify(r.Context(), v)
+	})
 	get("GET /v1/receipts", func(r *http.Request) (any, error) {
 		q := ReceiptQuery{Peer: r.URL.Query().Get("peer")}
 		if v := r.URL.Query().Get("limit"); v != "" {

@@ -182,3 +182,35 @@ func TestRunEndsInWords(t *testing.T) {
 		t.Errorf("%+v", list)
 	}
 }
+
+// A run can be repeated elsewhere: an honest receipt is confirmed to the unit of fuel,
+// also of a streamed input, and of a queued job.
+func TestVerifiedRun(t *testing.T) {
+	t.Parallel()
+	m := testmesh.New(t)
+	alice, bob, carol := m.Peer("alice"), m.Peer("bob"), m.Peer("carol")
+	m.Lend(bob, alice)
+	m.Lend(carol, alice)
+	count := testmesh.Wasm(t, "wordcount")
+	text := strings.Repeat("three short words\n", 20_000)
+	if r := alice.CtlIn([]byte(text), "run", "--peer", "bob", count, "--", "-exit", "7"); r.Code != 7 {
+		t.Fatalf("%+v", r)
+	}
+	id := receipts(t, alice)[0].ID
+	if out := alice.Must("verify", id[:8], "--by", "carol"); !strings.Contains(out, "carol agrees with bob: output sha256:") {
+		t.Errorf("%s", out)
+	}
+	alice.Must("verify", id, "--by", "self")
+	queued := submit(t, alice, text, "--peer", "bob", count)
+	alice.Ctl("job", "wait", queued)
+	alice.Must("verify", queued, "--by", "carol")
+	if list := receipts(t, alice, "--peer", "bob"); len(list) != 2 {
+		t.Errorf("of bob: %+v", list)
+	}
+	refused(t, bob.Ctl("verify", id, "--by", "self"), "asked for by alice")
+	r := alice.Ctl("run", "--peer", "bob", "--fuel", "1T", "--timeout", "300ms", testmesh.Tiny(t, ""))
+	if r.Code != 124 {
+		t.Fatalf("%+v", r)
+	}
+	refused(t, alice.Ctl("verify", receipts(t, alice)[0].ID, "--by", "carol"), "ended from outside")
+}
