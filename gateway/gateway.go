@@ -78,6 +78,7 @@ func New(cfg Config) (*Gateway, error) {
 		return nil, err
 	}
 	g.m.OnPeer(g.peerChanged)
+	g.m.OnRekeyed(g.rekeyed)
 	g.m.OnTrust(func() {
 		select {
 		case g.wake <- struct{}{}:
@@ -136,8 +137,9 @@ func (g *Gateway) onPublish(_ context.Context, c *request.Call) (request.Reply, 
 	if err := wire.DecodeBody(c.Body, &in); err != nil {
 		return request.Reply{}, err
 	}
-	r := Route{Publisher: c.From, Workload: in.Workload, Name: in.Name}
-	label := mesh.Label(in.Name, c.From, in.Workload)
+	first := c.Grant.First() // so that its names outlast a change of its key
+	r := Route{Publisher: c.From, First: first, Workload: in.Workload, Name: in.Name}
+	label := mesh.Label(in.Name, first, in.Workload)
 	return request.Reply{
 		Body: wire.Published{Label: label, URL: g.url(label)},
 		Commit: func(tx *store.Tx) error {
@@ -192,6 +194,16 @@ func (g *Gateway) halt(context.Context) ([]mesh.WorkloadID, error) {
 		g.table.Withdraw(r.Publisher, r.Workload)
 	}
 	return nil, nil
+}
+
+// rekeyed makes the routes of a publisher follow to its new key.
+func (g *Gateway) rekeyed(from, to mesh.PeerID) {
+	g.table.Rekey(from, to)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	// Under the new key it has not connected yet; until it has, its names are kept.
+	g.seen[to] = presence{since: g.m.Now()}
+	delete(g.seen, from)
 }
 
 func (g *Gateway) peerChanged(p mesh.PeerID, up bool) {

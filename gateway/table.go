@@ -14,6 +14,7 @@ import (
 type Route struct {
 	Label     string          `json:"label"` // set by the table: mesh.Label of the fields below
 	Publisher mesh.PeerID     `json:"publisher"`
+	First     mesh.PeerID     `json:"first,omitempty"` // the publisher's first key, which the label follows from; empty = Publisher
 	Workload  mesh.WorkloadID `json:"workload"`
 	Name      string          `json:"name"` // a DNS label, or empty
 }
@@ -82,7 +83,10 @@ func (t *Table) Set(r Route) (Route, error) {
 	if r.Name != "" && !mesh.ValidLabel(r.Name) {
 		return Route{}, mesh.Errorf(mesh.Invalid, "name %q is not a DNS label of at most %d characters", r.Name, mesh.MaxName)
 	}
-	r.Label = mesh.Label(r.Name, r.Publisher, r.Workload)
+	if r.First == "" {
+		r.First = r.Publisher
+	}
+	r.Label = mesh.Label(r.Name, r.First, r.Workload)
 
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -112,6 +116,32 @@ func (t *Table) Set(r Route) (Route, error) {
 	t.entries.Store(&next)
 	retire(renamed)
 	return r, nil
+}
+
+// Rekey moves a publisher's routes to another key of its. Their labels stay, and what
+// is being served goes on.
+func (t *Table) Rekey(from, to mesh.PeerID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	next := maps.Clone(*t.entries.Load())
+	moved := 0
+	for label, e := range next {
+		if e.Publisher != from {
+			continue
+		}
+		with := *e
+		with.Publisher = to
+		next[label] = &with
+		moved++
+	}
+	if moved == 0 {
+		return
+	}
+	if tu := t.tunnels[from]; tu != nil && t.tunnels[to] == nil {
+		t.tunnels[to] = tu
+	}
+	delete(t.tunnels, from)
+	t.entries.Store(&next)
 }
 
 // Withdraw removes a publisher's workload and cuts what is being served of it.

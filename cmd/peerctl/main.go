@@ -48,6 +48,7 @@ func commands() []command {
 		{groupNode, cmdWhoami},
 		{groupNode, cmdStatus},
 		{groupNode, cmdAlarms},
+		{groupNode, cmdIdentity},
 		{groupNode, cmdEvents},
 		{groupNode, cmdAudit},
 		{groupNode, cmdVersion},

@@ -17,7 +17,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"peercompute/pkg/control"
-	"peercompute/pkg/driver/docker"
 	"peercompute/pkg/driver/wasm"
 	"peercompute/pkg/heartbeat"
 	"peercompute/pkg/member"
@@ -138,53 +137,51 @@ func run(ctx context.Context, home string, cfg config, accept accepted, stderr i
 	if err != nil {
 		return err
 	}
-	m, err := member.Open(member.Config{
-		Home: home, Listen: cfg.Listen, Role: "peer", Version: version, NewState: accept.newState, OldState: accept.oldState, Heartbeat: interval, Log: log,
-		Knock: knock, Announce: cfg.Meet.announce(),
-	})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, m.Close()) }()
 	modules, err := node.OpenModules(home)
 	if err != nil {
 		return err
 	}
-	runtimes := map[mesh.Runtime]node.Runtime{}
-	var warnings []string
-
-	guests, err := wasm.New(wasm.Config{Dir: filepath.Join(home, "wasm"), Module: modules.Path, Log: log, Command: workerProcess, MayConnect: mayConnect(m)})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, guests.Close()) }()
-	for _, missing := range guests.Hardening() {
-		warnings = append(warnings, "WASM workers run without: "+missing)
-	}
-	runtimes[mesh.Wasm] = node.Runtime{Driver: guests, Ready: func(context.Context) (string, error) { return "wazero", nil }}
-
-	if cfg.Docker.Enabled {
-		containers, err := docker.New(docker.Config{Node: m.Key.ID, Host: cfg.Docker.Host, Log: log})
-		if err != nil {
+	rt := &runtimes{modules: modules}
+	for {
+		err := once(ctx, rt, cfg, member.Config{
+			Home: home, Listen: cfg.Listen, Role: "peer", Version: version, NewState: accept.newState, OldState: accept.oldState, Heartbeat: interval, Log: log,
+			Knock: knock, Announce: cfg.Meet.announce(),
+		})
+		if !errors.Is(err, member.ErrRestart) {
 			return err
 		}
-		defer func() { err = errors.Join(err, containers.Close()) }()
-		runtimes[mesh.Container] = node.Runtime{Driver: containers, Ready: containers.Ping}
-		if _, err := containers.Ping(ctx); err != nil {
-			warnings = append(warnings, "containers cannot run here: "+err.Error())
+		log.Info("starting again under the new key")
+		accept = accepted{}
+	}
+}
+
+// once runs the node until it is told to stop, or its key has changed: then it
+// returns member.ErrRestart, and what runs goes on and is adopted the next time.
+func once(ctx context.Context, rt *runtimes, cfg config, mc member.Config) (err error) {
+	m, err := member.Open(mc)
+	if err != nil {
+		return errors.Join(err, rt.close())
+	}
+	defer func() {
+		if again := errors.Is(err, member.ErrRestart); again && ctx.Err() != nil {
+			err = nil // it was told to stop as well
 		}
-	} else {
-		warnings = append(warnings, "containers are turned off by the configuration")
+		if !errors.Is(err, member.ErrRestart) {
+			err = errors.Join(err, rt.close())
+		}
+		if closed := m.Close(); closed != nil {
+			err = errors.Join(closed, rt.close()) // nothing is begun anew on that
+		}
+	}()
+	if err := rt.open(ctx, cfg, m); err != nil {
+		return err
 	}
-	for _, w := range warnings {
-		log.Warn(w)
-	}
-	n, err := node.New(node.Config{Member: m, Modules: modules, Runtimes: runtimes, Lend: cfg.lend(), Warnings: warnings})
+	n, err := node.New(node.Config{Member: m, Modules: rt.modules, Runtimes: rt.all, Lend: cfg.lend(), Warnings: rt.warnings})
 	if err != nil {
 		return err
 	}
 	return n.Run(ctx, func() {
-		log.Info("peerd is up", "id", m.Key.ID, "addrs", m.Net.Addrs(), "home", home, "version", version)
+		m.Log.Info("peerd is up", "id", m.Key.ID, "addrs", m.Net.Addrs(), "home", m.Home, "version", version)
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -109,13 +110,31 @@ func run(ctx context.Context, o options, stderr io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	for {
+		err := serve(ctx, o, interval, log)
+		if !errors.Is(err, member.ErrRestart) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		log.Info("starting again under the new key")
+		o.newState, o.oldState = false, false
+	}
+}
+
+func serve(ctx context.Context, o options, interval time.Duration, log *slog.Logger) (err error) {
 	m, err := member.Open(member.Config{
 		Home: o.home, Listen: o.listen, Role: "gateway", Version: version, NewState: o.newState, OldState: o.oldState, Heartbeat: interval, Log: log,
 	})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, m.Close()) }()
+	defer func() {
+		if closed := m.Close(); closed != nil {
+			err = closed // also where it was to start again
+		}
+	}()
 	g, err := gateway.New(gateway.Config{Member: m, Domain: o.domain, HTTP: o.http, RateIP: o.rateIP, RateName: o.rateName})
 	if err != nil {
 		return err

@@ -130,3 +130,30 @@ func add(a, b uint64) uint64 {
 	}
 	return 1<<64 - 1
 }
+
+// MoveFuel moves a peer's account to another ID: the peer has changed its key.
+func MoveFuel(tx *store.Tx, from, to mesh.PeerID) error {
+	var was, have account
+	ok, err := tx.GetJSON(store.Fuel, []byte(from), &was)
+	if !ok || err != nil {
+		return err
+	}
+	if _, err := tx.GetJSON(store.Fuel, []byte(to), &have); err != nil {
+		return err
+	}
+	if have.Day > was.Day {
+		was.Day, was.Burnt = have.Day, have.Burnt
+	} else if have.Day == was.Day {
+		was.Burnt = add(was.Burnt, have.Burnt)
+	}
+	if was.Held == nil {
+		was.Held = map[string]uint64{}
+	}
+	for job, units := range have.Held {
+		was.Held[job] = units
+	}
+	if err := tx.Delete(store.Fuel, []byte(from)); err != nil {
+		return err
+	}
+	return writeAccount(tx, to, was)
+}

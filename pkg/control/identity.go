@@ -54,10 +54,34 @@ type Alarm struct {
 	Count int       `json:"count"`
 }
 
+// Rotate is POST /v1/identity/rotate: the node gets a new key and starts its network
+// part again.
+type Rotate struct {
+	Overlap     time.Duration `json:"overlap"`               // ns in which peers take the old key too
+	Compromised bool          `json:"compromised,omitempty"` // the old key may be in other hands: no overlap
+}
+
+// Rotation is what a change of the key came to.
+type Rotation struct {
+	Old         mesh.PeerID `json:"old"`
+	New         mesh.PeerID `json:"new"`
+	Until       time.Time   `json:"until"` // until when peers that were told take the old key too
+	Compromised bool        `json:"compromised,omitempty"`
+	Told        []string    `json:"told"`    // peers that have taken the new key
+	Waiting     []Untold    `json:"waiting"` // peers that are told later
+}
+
+// Untold is a peer that does not know the new key yet, and why.
+type Untold struct {
+	Peer   string `json:"peer"`
+	Reason string `json:"reason"`
+}
+
 // Identity is what every node answers about itself and its peers' state.
 type Identity interface {
 	Alarms(ctx context.Context) ([]Alarm, error)
 	DismissAlarm(ctx context.Context, id uint64) (Alarm, error)
+	Rotate(ctx context.Context, r Rotate) (Rotation, error)
 }
 
 func (s *Server) identityRoutes(get func(string, handler)) {
@@ -70,6 +94,13 @@ func (s *Server) identityRoutes(get func(string, handler)) {
 		}
 		return m.DismissAlarm(r.Context(), id)
 	})
+	get("POST /v1/identity/rotate", func(r *http.Request) (any, error) {
+		in, err := body[Rotate](r)
+		if err != nil {
+			return nil, err
+		}
+		return m.Rotate(r.Context(), in)
+	})
 }
 
 // Alarms lists what the owner must look at.
@@ -80,4 +111,9 @@ func (c *Client) Alarms(ctx context.Context) (as []Alarm, err error) {
 // DismissAlarm forgets an alarm that was seen.
 func (c *Client) DismissAlarm(ctx context.Context, id string) (a Alarm, err error) {
 	return a, c.call(ctx, "DELETE", "/v1/alarms/"+url.PathEscape(id), nil, &a)
+}
+
+// Rotate gives the node a new key.
+func (c *Client) Rotate(ctx context.Context, r Rotate) (out Rotation, err error) {
+	return out, c.call(ctx, "POST", "/v1/identity/rotate", r, &out)
 }

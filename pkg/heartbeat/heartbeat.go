@@ -204,6 +204,22 @@ func (h *Heart) Forget(ctx context.Context) error {
 	return h.witness.flush(ctx)
 }
 
+// Rekey takes in that a peer has another key: what is known of it is that one's.
+func (h *Heart) Rekey(from, to mesh.PeerID) {
+	h.mu.Lock()
+	if known := h.peers[from]; known != nil {
+		h.peers[to] = known
+		delete(h.peers, from)
+	}
+	if was, ok := h.last[from]; ok {
+		h.last[to] = was
+		delete(h.last, from)
+	}
+	h.mu.Unlock()
+	h.witness.rekey(from, to)
+	h.sched.rekey(from, to)
+}
+
 // PeerConnected takes in that a peer's first connection came or its last went.
 func (h *Heart) PeerConnected(p mesh.PeerID, up bool) {
 	p, ok := h.cfg.Known(p)
@@ -230,6 +246,9 @@ func (h *Heart) peer(p mesh.PeerID) *peer {
 
 // beat sends one heartbeat and judges the answer.
 func (h *Heart) beat(ctx context.Context, p mesh.PeerID) bool {
+	if _, trusted := h.cfg.Known(p); !trusted {
+		return false // its grant has ended
+	}
 	ctx, cancel := context.WithTimeout(ctx, exchangeTime)
 	defer cancel()
 	if !h.cfg.Connected(p) {

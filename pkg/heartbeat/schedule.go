@@ -107,6 +107,22 @@ func (s *schedule) lost(p mesh.PeerID) {
 	}
 }
 
+// rekey keeps a peer's place under another ID.
+func (s *schedule) rekey(from, to mesh.PeerID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sl := s.slots[from]
+	if sl == nil || s.slots[to] != nil {
+		return
+	}
+	heap.Remove(&s.queue, sl.index)
+	delete(s.slots, from)
+	next := &slot{peer: to, due: sl.due} // an exchange that is under way ends with the old one
+	s.slots[to] = next
+	heap.Push(&s.queue, next)
+	s.poke()
+}
+
 func (s *schedule) poke() {
 	select {
 	case s.wake <- struct{}{}:

@@ -145,6 +145,16 @@ func (w *witness) sight(p mesh.PeerID) *sight {
 	return s
 }
 
+func (w *witness) rekey(from, to mesh.PeerID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s := w.sights[from]; s != nil {
+		w.sights[to] = s
+		delete(w.sights, from)
+		w.dirty[from], w.dirty[to] = true, true
+	}
+}
+
 // keep forgets all peers but those.
 func (w *witness) keep(peers []mesh.PeerID) {
 	want := make(map[mesh.PeerID]bool, len(peers))

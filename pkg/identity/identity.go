@@ -36,24 +36,51 @@ type Key struct {
 
 // Create makes a new key in dir and commits it to disk. It fails with
 // fs.ErrExist if there is one already: a key is never overwritten.
-func Create(dir string) (*Key, error) {
+func Create(dir string) (*Key, error) { return create(filepath.Join(dir, KeyFile)) }
+
+func create(path string) (*Key, error) {
 	_, priv, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(priv)
+	k, err := newKey(priv)
 	if err != nil {
 		return nil, err
 	}
-	if err := writeNew(filepath.Join(dir, KeyFile), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})); err != nil {
-		return nil, fmt.Errorf("cannot save the node key: %w", err)
+	return k, k.save(path)
+}
+
+// Save commits a key to a directory that has none.
+func (k *Key) Save(dir string) error { return k.save(filepath.Join(dir, KeyFile)) }
+
+func (k *Key) save(path string) error {
+	data, err := k.Encode()
+	if err != nil {
+		return err
 	}
-	return newKey(priv)
+	if err := writeNew(path, data); err != nil {
+		return fmt.Errorf("cannot save the node key: %w", err)
+	}
+	return nil
+}
+
+// Encode is the content of a key file.
+func (k *Key) Encode() ([]byte, error) {
+	raw, err := k.Private.Raw()
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(ed25519.PrivateKey(raw))
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
 // Load reads the key in dir. It fails with fs.ErrNotExist if there is none.
-func Load(dir string) (*Key, error) {
-	path := filepath.Join(dir, KeyFile)
+func Load(dir string) (*Key, error) { return load(filepath.Join(dir, KeyFile)) }
+
+func load(path string) (*Key, error) {
 	info, err := os.Lstat(path)
 	if err != nil {
 		return nil, err
@@ -69,17 +96,26 @@ func Load(dir string) (*Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	block, rest := pem.Decode(data)
-	if block == nil || block.Type != "PRIVATE KEY" || len(bytes.TrimSpace(rest)) != 0 {
-		return nil, damaged(path, errors.New("not one PEM block of type PRIVATE KEY"))
-	}
-	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	k, err := Parse(data)
 	if err != nil {
 		return nil, damaged(path, err)
 	}
+	return k, nil
+}
+
+// Parse reads the content of a key file.
+func Parse(data []byte) (*Key, error) {
+	block, rest := pem.Decode(data)
+	if block == nil || block.Type != "PRIVATE KEY" || len(bytes.TrimSpace(rest)) != 0 {
+		return nil, errors.New("not one PEM block of type PRIVATE KEY")
+	}
+	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
 	priv, ok := k.(ed25519.PrivateKey)
 	if !ok {
-		return nil, damaged(path, fmt.Errorf("a %T, not Ed25519", k))
+		return nil, fmt.Errorf("a %T, not Ed25519", k)
 	}
 	return newKey(priv)
 }

@@ -47,6 +47,7 @@ func (a *api) Status(ctx context.Context) (control.Status, error) {
 		s.Warnings = append(s.Warnings, "this node was started with a state that is not the latest (--old-state); peers removed since may be trusted again: look through peerctl peers ls")
 	}
 	a.m.alarmWarnings(&s)
+	a.m.rotationWarnings(&s)
 	for _, g := range a.m.Trust.All() {
 		s.Peers++
 		life := a.m.life(g.Peer)

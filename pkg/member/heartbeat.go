@@ -37,7 +37,7 @@ func (m *Member) openHeart() (err error) {
 		Connected:  func(p mesh.PeerID) bool { _, up := m.Net.Connected(p); return up },
 		Exchange:   m.exchangeHeartbeat,
 		Self:       m.describeSelf,
-		Mine:       func(p mesh.PeerID) bool { return p == m.Key.ID },
+		Mine:       m.Mine,
 		Contains:   m.logsContain,
 		RolledBack: m.rolledBack,
 		Alarm:      m.heartAlarm,
@@ -45,7 +45,11 @@ func (m *Member) openHeart() (err error) {
 	if err != nil {
 		return err
 	}
-	m.Alarms.On(func(a alarm.Alarm) { m.Log.Warn("alarm: "+a.Text, "kind", a.Kind, "peer", a.Peer, "next", a.Hint) })
+	m.Alarms.On(func(a alarm.Alarm) {
+		m.Log.Warn("alarm: "+a.Text, "kind", a.Kind, "peer", a.Peer, "next", a.Hint)
+		m.tell("alarm."+a.Kind, a.Peer, a.Text)
+		m.Audit.Note(audit.Entry{Actor: audit.Node, Action: "alarm." + a.Kind, Subject: a.Peer.String(), Outcome: audit.Done, Detail: a.Text})
+	})
 	m.OnPeer(m.Heart.PeerConnected)
 	m.OnTrust(m.Heart.PeersChanged)
 	return nil
@@ -91,6 +95,9 @@ func (m *Member) logsContain(trusted, audited wire.Head) (bool, error) {
 func (m *Member) exchangeHeartbeat(ctx context.Context, p mesh.PeerID, beat []byte) ([]byte, time.Duration, error) {
 	s, err := m.Net.Open(ctx, p, wire.ProtocolHeartbeat)
 	if err != nil {
+		if answers, ok := peernet.Mismatch(err); ok {
+			m.askSuccessor(ctx, p, answers)
+		}
 		return nil, 0, err
 	}
 	defer s.Reset()
@@ -105,6 +112,7 @@ func (m *Member) exchangeHeartbeat(ctx context.Context, p mesh.PeerID, beat []by
 	}
 	rtt := time.Since(began)
 	_ = s.Close()
+	m.known(ctx, p)
 	return pulse, rtt, nil
 }
 

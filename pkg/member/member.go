@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -64,6 +65,13 @@ type Member struct {
 	unlock func() error
 	room   *room // where those who knock wait
 
+	Origin mesh.PeerID          // the first ID of this node
+	former map[mesh.PeerID]bool // those it had before the present one
+
+	rotating sync.Mutex    // one change of this node's key at a time
+	again    chan struct{} // Run is to end with ErrRestart
+	lapsing  chan struct{} // a key was replaced: look anew when it lapses
+
 	removing sync.Mutex   // one removal at a time
 	step     func(string) // a test's view of a removal's steps; nil = nobody looks
 
@@ -71,6 +79,10 @@ type Member struct {
 	onPeer  []func(mesh.PeerID, bool)
 	onTrust []func()
 	free    func() *wire.Capacity // Hooks.Free
+
+	onRekey   []func(tx *store.Tx, from, to mesh.PeerID) error
+	onRekeyed []func(from, to mesh.PeerID)
+	telling   uint64 // the change of this node's key that peers are told of; 0 = none
 }
 
 // Hooks are the parts of a role that trust changes reach.
@@ -94,7 +106,10 @@ func Open(cfg Config) (_ *Member, err error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	m := &Member{Config: cfg, Started: cfg.Now(), Events: event.New(cfg.Now), room: newRoom()}
+	m := &Member{
+		Config: cfg, Started: cfg.Now(), Events: event.New(cfg.Now), room: newRoom(),
+		again: make(chan struct{}, 1), lapsing: make(chan struct{}, 1),
+	}
 	if err := os.MkdirAll(cfg.Home, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot create the home directory: %w", err)
 	}
@@ -198,7 +213,8 @@ func (m *Member) openState() error {
 		if m.Key, err = identity.Create(m.Home); err != nil {
 			return err
 		}
-	} else if m.Key, err = identity.Load(m.Home); err != nil {
+	}
+	if err := m.loadKey(); err != nil {
 		return err
 	}
 	return m.Store.Bind(context.Background(), m.Key.ID)
@@ -261,10 +277,16 @@ func (m *Member) trustChanged() {
 // stops them from the edge inwards. parts run beside them. ready is called once
 // the node can be reached.
 func (m *Member) Run(ctx context.Context, handlers map[wire.Verb]request.Handler, w control.Workloads, h Hooks, ready func(), parts ...func(context.Context) error) error {
+	handlers = maps.Clone(handlers)
+	if handlers == nil {
+		handlers = map[wire.Verb]request.Handler{}
+	}
+	handlers[wire.VerbRotate] = m.onRotate
 	request.NewServer(request.Config{Key: m.Key, Net: m.Net, Gate: m.Gate, Store: m.Store, Now: m.Now, Log: m.Log, Handlers: handlers, Audit: m.Audit, Events: m.Events})
 	m.Net.HandleGuest(wire.ProtocolJoin, m.Trust.Expecting, m.onJoin)
 	m.setFree(h.Free)
 	m.Net.Handle(wire.ProtocolHeartbeat, m.onHeartbeat)
+	m.Net.Handle(wire.ProtocolLineage, m.onLineage)
 	m.Net.HandleGuest(wire.ProtocolKnock, m.knockable, m.onKnock)
 	if m.Knock > 0 {
 		if _, err := m.Trust.LetKnock(ctx, m.Knock); err != nil {
@@ -314,7 +336,15 @@ func (m *Member) Run(ctx context.Context, handlers map[wire.Verb]request.Handler
 			}
 		})
 	}
-	for _, part := range append(parts, m.Heart.Run, m.expire) {
+	g.Go(func() error {
+		select {
+		case <-m.again:
+			return ErrRestart
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	for _, part := range append(parts, m.Heart.Run, m.expire, m.lapse, m.introduce) {
 		g.Go(func() error { return part(ctx) })
 	}
 	return g.Wait()

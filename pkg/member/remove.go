@@ -30,6 +30,7 @@ func (a *api) RemovePeer(ctx context.Context, ref string, keep bool) (control.Re
 		return control.RemovedPeer{}, err
 	}
 	ctx = context.WithoutCancel(ctx) // once begun it is carried through
+	former := m.Trust.Former(found.Peer)
 	g, err := m.Trust.Remove(ctx, found.Peer, keep)
 	if err != nil {
 		return control.RemovedPeer{}, err
@@ -37,6 +38,9 @@ func (a *api) RemovePeer(ctx context.Context, ref string, keep bool) (control.Re
 	m.at(stepDenied)
 	if err := m.Net.Disconnect(g.Peer); err != nil {
 		m.Log.Warn("cannot close a removed peer's connections cleanly", "peer", g.Peer, "err", err)
+	}
+	for _, p := range former {
+		m.dropKey(p)
 	}
 	m.at(stepDisconnected)
 	m.Gate.Forget(g.Peer)

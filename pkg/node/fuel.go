@@ -65,9 +65,9 @@ func (b *fuelBook) open(ctx context.Context) error {
 		b.n.log.Warn("jobs were cut off when this node last ended; all the fuel that was reserved for them counts as burnt", "jobs", jobs)
 	}
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.burnt, b.day = burnt, now.UTC().Format(time.DateOnly)
-	return nil
+	b.mu.Unlock()
+	return b.goOn(ctx)
 }
 
 // lent reports whether a workload's fuel is counted: a guest's, of a peer.
@@ -150,6 +150,7 @@ func (b *fuelBook) flush(ctx context.Context) {
 	err := b.n.m.Store.Update(ctx, func(tx *store.Tx) error {
 		total = map[mesh.PeerID]uint64{}
 		for p, units := range charge {
+			p = b.n.m.Trust.Resolve(p)
 			sum, err := admission.BurnFuel(tx, p, units, now)
 			if err != nil {
 				return err
@@ -301,6 +302,7 @@ func (n *Node) settling(who mesh.PeerID, request wire.Digest, burnt uint64) (com
 	if who == n.m.Key.ID {
 		return func(*store.Tx) error { return nil }, func() {}
 	}
+	who = n.m.Trust.Resolve(who) // it may have changed its key meanwhile
 	var total uint64
 	return func(tx *store.Tx) (err error) {
 		total, err = admission.SettleFuel(tx, who, hex.EncodeToString(request[:]), burnt, n.m.Now())

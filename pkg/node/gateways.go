@@ -153,8 +153,12 @@ func (g *gateways) find(ref string) (trust.Grant, error) {
 		return trust.Grant{}, mesh.Errorf(mesh.Invalid, "this machine uses %d gateways: %s", len(all), names(all)).
 			WithRule("host.gateway").WithHint("choose one with --gateway")
 	}
+	var named mesh.PeerID // those who ask know the gateway by its ID, perhaps a former one
+	if id, err := mesh.ParsePeerID(ref); err == nil {
+		named = g.n.m.Trust.Resolve(id)
+	}
 	for _, t := range all {
-		if t.Name == ref || t.Peer.String() == ref {
+		if t.Name == ref || t.Peer == named {
 			return t, nil
 		}
 	}

@@ -303,7 +303,7 @@ func (n *Node) mayRoute(gateway mesh.PeerID, id mesh.WorkloadID) error {
 	if _, ended := n.m.Trust.Ended(r.Workload.Owner); ended {
 		return mesh.Errorf(mesh.Denied, "the grant of the workload's owner has ended").WithRule("grant.until")
 	}
-	if to, err := n.gateways.find(r.Publish.Gateway); err != nil || to.Peer != gateway {
+	if to, err := n.gateways.find(r.Publish.Gateway); err != nil || to.Peer != g.Peer {
 		return mesh.Errorf(mesh.Denied, "the workload is published elsewhere").WithRule("workload.published")
 	}
 	return nil

@@ -103,6 +103,8 @@ func New(cfg Config) (*Node, error) {
 	n.m.OnTrust(n.gateways.poke)
 	n.m.OnTrust(n.lending.changed)
 	n.m.OnPeer(n.gateways.peerChanged)
+	n.m.OnRekey(n.rekey)
+	n.m.OnRekeyed(n.rekeyed)
 	inputs, err := openInputs(n.m.Home)
 	if err != nil {
 		return nil, err

@@ -21,6 +21,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/core/sec"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
@@ -390,6 +391,27 @@ func (n *Net) reset(p mesh.PeerID) {
 	for s := range n.cancels[p] {
 		s.Reset()
 	}
+}
+
+// ResetOthers resets every inbound stream of the peer at the other end of s but s
+// itself, and cancels their handlers.
+func (n *Net) ResetOthers(s *Stream) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for other := range n.cancels[s.Peer()] {
+		if other != s {
+			other.Reset()
+		}
+	}
+}
+
+// Mismatch finds in a dialling error that another key answered than was expected.
+func Mismatch(err error) (answers mesh.PeerID, ok bool) {
+	var wrong sec.ErrPeerIDMismatch
+	if !errors.As(err, &wrong) {
+		return "", false
+	}
+	return wrong.Actual, true
 }
 
 // Stream is one bidirectional stream to a peer. It is a net.Conn.

@@ -29,7 +29,7 @@ const (
 
 // Call is an admitted request, as its handler sees it.
 type Call struct {
-	From   mesh.PeerID
+	From   mesh.PeerID // the sender as it is on the trust list now
 	Grant  trust.Grant
 	Digest wire.Digest
 	Body   []byte // decode with wire.DecodeBody
@@ -42,6 +42,9 @@ type Reply struct {
 	After  func()                                             // runs once Commit is on disk, before the answer is sent
 	Cancel func()                                             // undoes what Commit holds in memory; runs if Stream will not be called
 	Stream func(ctx context.Context, s *peernet.Stream) error // what follows the answer on the same stream
+	// Settled says that the effect is on disk already, and may have ended the
+	// sender's trust.
+	Settled bool
 }
 
 // Handler acts on one verb. It must not have effects itself: they belong into
@@ -149,7 +152,11 @@ func (s *Server) act(ctx context.Context, st *peernet.Stream, t *admission.Ticke
 		if reply.Stream != nil {
 			keep = nil // a stream cannot be given twice
 		}
-		herr = t.Finish(ctx, keep, s.recorded(t, reply.Commit))
+		finish := t.Finish
+		if reply.Settled {
+			finish = t.Refuse // which asks for no trust
+		}
+		herr = finish(ctx, keep, s.recorded(t, reply.Commit))
 		if herr == nil {
 			if reply.After != nil {
 				reply.After()
@@ -190,7 +197,8 @@ func (s *Server) handle(ctx context.Context, t *admission.Ticket) (Reply, error)
 	if h == nil {
 		return Reply{}, mesh.Errorf(mesh.Unsupported, "this node does not take %s requests", t.Verb).WithRule("request.verb")
 	}
-	return h(ctx, &Call{From: t.From, Grant: t.Grant, Digest: t.Digest, Body: t.Body})
+	// A key that was replaced still counts for a while: it acts for its successor.
+	return h(ctx, &Call{From: t.Grant.Peer, Grant: t.Grant, Digest: t.Digest, Body: t.Body})
 }
 
 func (s *Server) seal(o *wire.Opened, to mesh.PeerID, body any, failure error) ([]byte, error) {

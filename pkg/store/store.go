@@ -51,10 +51,11 @@ const (
 
 	Witness Bucket = "witness" // heartbeat: peer → the last seen of its logs
 	Alarms  Bucket = "alarms"  // alarm: number → what the owner must look at
+	Keys    Bucket = "keys"    // member: number → rotation of this node's key; number, peer → who is to be told
 )
 
 var buckets = [...]Bucket{
-	Meta, TrustLog, TrustTasks, Invites, Nonces, NonceExpiry, Workloads, Remote, Routes, Lend, Audit, Fuel, Witness, Alarms, Denied,
+	Meta, TrustLog, TrustTasks, Invites, Nonces, NonceExpiry, Workloads, Remote, Routes, Lend, Audit, Fuel, Witness, Alarms, Denied, Keys,
 	Receipts, ReceiptOrder, Accounts, Jobs, JobIndex, Outputs, AskedJobs, Crons,
 }
 
@@ -122,6 +123,15 @@ func (s *Store) Bound() (bound bool, err error) {
 	err = s.View(func(tx *Tx) error { bound = tx.Get(Meta, keyNode) != nil; return nil })
 	return bound, err
 }
+
+// Node is the node that the file is tied to; empty if it is not yet.
+func (s *Store) Node() (id mesh.PeerID, err error) {
+	err = s.View(func(tx *Tx) error { id = mesh.PeerID(tx.Get(Meta, keyNode)); return nil })
+	return id, err
+}
+
+// Rebind ties the file to the same node under another ID, in the transaction tx.
+func (t *Tx) Rebind(id mesh.PeerID) error { return t.Put(Meta, keyNode, []byte(id)) }
 
 // Failed is closed when a write has failed. The process should end: nothing more
 // will be written or acknowledged.

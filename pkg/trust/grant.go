@@ -88,6 +88,18 @@ type Grant struct {
 	// entry stays so that it can be renewed.
 	Until time.Time `json:"until,omitzero"`
 	Ended bool      `json:"ended,omitempty"` // it ended for good: no clock brings it back
+
+	Rotation uint64      `json:"rotation,omitempty"` // the number of the last rotation of its key that was taken
+	Origin   mesh.PeerID `json:"origin,omitempty"`   // its first key that was known here; empty = Peer
+}
+
+// First is the first key by which the peer was known here. It names the peer in what
+// must stay the same when keys change, such as public names.
+func (g Grant) First() mesh.PeerID {
+	if g.Origin != "" {
+		return g.Origin
+	}
+	return g.Peer
 }
 
 // Expired reports whether the grant has ended at now.

@@ -25,8 +25,8 @@ type List struct {
 
 	writing sync.Mutex // one change at a time; never held together with mu while doing I/O
 
-	mu        sync.RWMutex
-	grants    map[mesh.PeerID]Grant
+	mu sync.RWMutex
+	roll
 	head      head
 	expecting [2]time.Time // from when until when some invite is open
 	door      door         // since and until when strangers may knock
@@ -37,7 +37,7 @@ type List struct {
 func Open(st *store.Store, self mesh.PeerID, now func() time.Time) (*List, error) {
 	l := &List{store: st, self: self, now: now}
 	err := st.View(func(tx *store.Tx) (err error) {
-		if l.grants, l.head, err = replay(tx); err == nil {
+		if l.roll, l.head, err = replay(tx); err == nil {
 			l.locked, err = loadLockdown(tx)
 		}
 		if err == nil {
@@ -60,12 +60,13 @@ func (l *List) Allowed(p mesh.PeerID) bool {
 }
 
 // Get returns p's grant; the zero Grant, which denies, if there is none, it has
-// ended, or the node is locked down.
+// ended, or the node is locked down. A key that was replaced has the grant of its
+// successor for as long as both count; Grant.Peer says who that is.
 func (l *List) Get(p mesh.PeerID) (Grant, bool) {
 	now := l.now()
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	g, ok := l.grants[p]
+	g, ok := l.grants[l.current(p, now)]
 	if !ok || l.locked != nil || g.Expired(now) {
 		return Grant{}, false
 	}
@@ -134,7 +135,7 @@ func (l *List) Name(p mesh.PeerID) string {
 	}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	if g, ok := l.grants[p]; ok {
+	if g, ok := l.grants[l.successor(p)]; ok {
 		return g.Name
 	}
 	return p.String()
@@ -157,7 +158,7 @@ func (l *List) put(ctx context.Context, actor string, g Grant, also func(*store.
 	l.mu.RLock()
 	at := l.head
 	l.mu.RUnlock()
-	return l.commit(ctx, actor, at, opPut, g, also)
+	return l.commit(ctx, actor, at, entry{Op: opPut, Grant: g}, also)
 }
 
 // Check says what would keep g from being added or replaced now.
@@ -173,6 +174,10 @@ func (l *List) Check(g Grant) error {
 	}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
+	if _, was := l.retired[g.Peer]; was {
+		return mesh.Errorf(mesh.Conflict, "that key of %s was replaced by another one", l.grants[l.successor(g.Peer)].Name).WithRule("rotation.retired").
+			WithHint("it does not count any more; the present ID is in: peerctl peers ls")
+	}
 	for id, have := range l.grants {
 		if have.Name == g.Name && id != g.Peer {
 			return mesh.Errorf(mesh.Conflict, "another peer is called %q already", g.Name).WithHint("choose another --name")
@@ -214,7 +219,7 @@ func (l *List) Remove(ctx context.Context, p mesh.PeerID, keep bool) (Grant, err
 	if !ok {
 		return Grant{}, mesh.Errorf(mesh.NotFound, "peer %s is not on the trust list", p)
 	}
-	return g, l.commit(ctx, audit.Local, at, opRemove, g, func(tx *store.Tx) error {
+	return g, l.commit(ctx, audit.Local, at, entry{Op: opRemove, Grant: g}, func(tx *store.Tx) error {
 		return tx.PutJSON(store.TrustTasks, []byte(p), removal{p, keep})
 	})
 }
@@ -243,10 +248,11 @@ func (l *List) Unfinished(fn func(p mesh.PeerID, keep bool)) error {
 	return err
 }
 
-func (l *List) commit(ctx context.Context, actor string, at head, op string, g Grant, also func(*store.Tx) error) error {
+func (l *List) commit(ctx context.Context, actor string, at head, e entry, also func(*store.Tx) error) error {
+	e.Time = l.now().UTC()
 	var next head
 	err := l.store.Update(ctx, func(tx *store.Tx) (err error) {
-		if next, err = appendEntry(tx, at, l.now(), op, g); err != nil {
+		if next, err = appendEntry(tx, at, e); err != nil {
 			return err
 		}
 		if also != nil {
@@ -254,7 +260,7 @@ func (l *List) commit(ctx context.Context, actor string, at head, op string, g G
 				return err
 			}
 		}
-		return l.note(tx, actor, "grant."+op, g.Peer.String(), g.describe())
+		return l.note(tx, actor, "grant."+e.Op, e.Grant.Peer.String(), e.describe())
 	})
 	if err != nil {
 		return err
@@ -262,10 +268,6 @@ func (l *List) commit(ctx context.Context, actor string, at head, op string, g G
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.head = next
-	if op == opRemove {
-		delete(l.grants, g.Peer)
-	} else {
-		l.grants[g.Peer] = g
-	}
+	l.apply(e)
 	return nil
 }

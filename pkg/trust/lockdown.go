@@ -39,7 +39,12 @@ func (l *List) Lock(ctx context.Context) (Lockdown, error) {
 // every request that was signed for that state, in one step.
 func (l *List) LockAnew(ctx context.Context, reason string) (Lockdown, error) {
 	now := Lockdown{Since: l.now().UTC(), Reason: reason}
-	err := l.store.Renew(ctx, func(tx *store.Tx) error { return tx.PutJSON(store.Meta, keyLockdown, now) })
+	err := l.store.Renew(ctx, func(tx *store.Tx) error {
+		if err := tx.PutJSON(store.Meta, keyLockdown, now); err != nil {
+			return err
+		}
+		return l.note(tx, audit.Node, "lockdown", "", reason)
+	})
 	if err == nil {
 		l.setLocked(&now)
 	}

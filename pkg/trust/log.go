@@ -9,6 +9,7 @@ import (
 
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/store"
+	"peercompute/pkg/wire"
 )
 
 // entry is one line of the trust log. Hash covers the entry without it, and Prev
@@ -18,14 +19,21 @@ type entry struct {
 	Seq   uint64    `json:"seq"` // from 1
 	Prev  string    `json:"prev"`
 	Time  time.Time `json:"time"`
-	Op    string    `json:"op"` // put, remove
+	Op    string    `json:"op"`
 	Grant Grant     `json:"grant"`
 	Hash  string    `json:"hash,omitempty"`
+
+	Old   mesh.PeerID `json:"old,omitempty"`   // rotate, retire: the key that is replaced
+	Until time.Time   `json:"until,omitzero"`  // rotate: until when it counts too
+	Alone bool        `json:"alone,omitempty"` // rotate, retire: nor does any key before Old
+	Proof *wire.Step  `json:"proof,omitempty"` // rotate: signed by both keys
 }
 
 const (
 	opPut    = "put"
 	opRemove = "remove"
+	opRotate = "rotate" // Grant replaces that of Old
+	opRetire = "retire" // Old does not count any more
 )
 
 var keyHead = []byte("trust_head") // in store.Meta: sequence number and hash of the last entry
@@ -45,16 +53,42 @@ type head struct {
 	Hash string `json:"hash"`
 }
 
+// roll is who is on the list, as the log says.
+type roll struct {
+	grants  map[mesh.PeerID]Grant
+	retired map[mesh.PeerID]retired // former keys of those on the list
+}
+
+func newRoll() roll { return roll{map[mesh.PeerID]Grant{}, map[mesh.PeerID]retired{}} }
+
+// apply takes in one entry. It reports whether the operation is a known one.
+func (r roll) apply(e entry) bool {
+	switch e.Op {
+	case opPut:
+		r.grants[e.Grant.Peer] = e.Grant
+	case opRemove:
+		delete(r.grants, e.Grant.Peer)
+		r.forget(e.Grant.Peer)
+	case opRotate:
+		r.rotate(e)
+	case opRetire:
+		r.retire(e)
+	default:
+		return false
+	}
+	return true
+}
+
 // replay rebuilds the list from the log and checks the whole chain.
-func replay(tx *store.Tx) (map[mesh.PeerID]Grant, head, error) {
-	grants := map[mesh.PeerID]Grant{}
+func replay(tx *store.Tx) (roll, head, error) {
+	out := newRoll()
 	var at, want head
 	damaged := func(why string, seq uint64) error {
 		return mesh.Errorf(mesh.Invalid, "the trust log is damaged at entry %d: %s", seq, why).
 			WithHint("nobody is trusted on doubt: restore the state file from a backup, or move it away and start with --new-state to build the list anew")
 	}
 	if _, err := tx.GetJSON(store.Meta, keyHead, &want); err != nil {
-		return nil, at, err
+		return out, at, err
 	}
 	err := tx.Each(store.TrustLog, nil, func(k, v []byte) (bool, error) {
 		var e entry
@@ -73,13 +107,8 @@ func replay(tx *store.Tx) (map[mesh.PeerID]Grant, head, error) {
 			return false, damaged("it was changed", e.Seq)
 		}
 		at = head{e.Seq, e.Hash}
-		switch e.Op {
-		case opPut:
-			e.Grant.Quota = e.Grant.Quota.upgraded() // after its hash was checked
-			grants[e.Grant.Peer] = e.Grant
-		case opRemove:
-			delete(grants, e.Grant.Peer)
-		default:
+		e.Grant.Quota = e.Grant.Quota.upgraded() // after its hash was checked
+		if !out.apply(e) {
 			return false, damaged("its operation is unknown", e.Seq)
 		}
 		return true, nil
@@ -87,11 +116,12 @@ func replay(tx *store.Tx) (map[mesh.PeerID]Grant, head, error) {
 	if err == nil && at != want {
 		err = damaged("the end is cut off", at.Seq+1)
 	}
-	return grants, at, err
+	return out, at, err
 }
 
-func appendEntry(tx *store.Tx, at head, now time.Time, op string, g Grant) (head, error) {
-	e := entry{Seq: at.Seq + 1, Prev: at.Hash, Time: now.UTC(), Op: op, Grant: g}
+// appendEntry writes an entry behind the one at at.
+func appendEntry(tx *store.Tx, at head, e entry) (head, error) {
+	e.Seq, e.Prev = at.Seq+1, at.Hash
 	hash, err := e.digest()
 	if err != nil {
 		return at, err

@@ -53,6 +53,7 @@ const (
 	VerbExpose    Verb = 12 // deployer to peer: give the workload a public name
 	VerbHide      Verb = 13 // deployer to peer: withdraw it
 	VerbExplain   Verb = 14 // what would be decided of a deploy; nothing is done
+	VerbRotate    Verb = 15 // another key takes the sender's place
 	VerbPutInput  Verb = 20 // announce the input of a job; its bytes follow
 	VerbSubmit    Verb = 21 // queue a job
 	VerbListJobs  Verb = 22
@@ -64,7 +65,7 @@ const (
 var verbNames = map[Verb]string{
 	VerbPutModule: "put-module", VerbDeploy: "deploy", VerbStop: "stop", VerbRemove: "remove", VerbList: "list",
 	VerbInspect: "inspect", VerbWatch: "watch", VerbLogs: "logs", VerbRun: "run", VerbPublish: "publish",
-	VerbUnpublish: "unpublish", VerbExpose: "expose", VerbHide: "hide", VerbExplain: "explain",
+	VerbUnpublish: "unpublish", VerbExpose: "expose", VerbHide: "hide", VerbExplain: "explain", VerbRotate: "rotate",
 	VerbPutInput: "put-input", VerbSubmit: "submit-job", VerbListJobs: "list-jobs", VerbJob: "job", VerbJobOutput: "job-output",
 	VerbCancelJob: "cancel-job",
 }

@@ -194,8 +194,17 @@ func (d *Driver) stopEarlier(ctx context.Context, id mesh.WorkloadID) error {
 	return nil
 }
 
-// Adopt finds nothing: guests end with the peerd that started them.
-func (d *Driver) Adopt(context.Context) ([]driver.Task, error) { return nil, nil }
+// Adopt finds the guests of this very driver: they end with the process that started
+// them, but peerd may begin anew within it.
+func (d *Driver) Adopt(context.Context) ([]driver.Task, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []driver.Task
+	for _, t := range d.tasks {
+		out = append(out, t)
+	}
+	return out, nil
+}
 
 // Remove deletes the log of a workload. Compiled modules stay cached, within limits.
 func (d *Driver) Remove(ctx context.Context, id mesh.WorkloadID) error {

@@ -34,6 +34,11 @@ func NewActor(t testing.TB, addrs ...string) *Actor {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return actor(t, key, addrs)
+}
+
+func actor(t testing.TB, key *identity.Key, addrs []string) *Actor {
+	t.Helper()
 	n, err := peernet.New(peernet.Config{Key: key.Private, Gate: everyone{}})
 	if err != nil {
 		t.Fatal(err)
@@ -104,4 +109,32 @@ func (a *Actor) Learn(t testing.TB, full string) {
 		t.Fatal(err)
 	}
 	a.Net.Learn(id, []string{addr})
+}
+
+// Steal is an actor with the key of a node: what a thief of it could do.
+func Steal(t testing.TB, from *Node, addrs ...string) *Actor {
+	t.Helper()
+	key, err := identity.Load(from.Home)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return actor(t, key, addrs)
+}
+
+// Rotate tells p that a new key takes the place of the actor's.
+func (a *Actor) Rotate(t testing.TB, p mesh.PeerID, overlap time.Duration) error {
+	t.Helper()
+	next, err := identity.Create(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	step, err := wire.SealRotation(a.Key.Private, next.Private, wire.Rotation{
+		Version: wire.Version, Old: a.Key.ID, New: next.ID, Seq: 1, Time: time.Now().UnixMilli(), Overlap: overlap.Milliseconds(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	return a.Requests.Do(ctx, p, wire.VerbRotate, wire.Lineage{Steps: []wire.Step{step}}, nil)
 }

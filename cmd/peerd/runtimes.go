@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+
+	"peercompute/pkg/driver/docker"
+	"peercompute/pkg/driver/wasm"
+	"peercompute/pkg/member"
+	"peercompute/pkg/mesh"
+	"peercompute/pkg/node"
+)
+
+// runtimes is what runs workloads here. It outlives a change of the node's key: only
+// the node around it is begun anew then.
+type runtimes struct {
+	modules  *node.Modules
+	member   atomic.Pointer[member.Member] // the node as it is now
+	all      map[mesh.Runtime]node.Runtime // nil = not opened yet
+	closers  []func() error
+	warnings []string // what this machine cannot do
+}
+
+// open opens them, once.
+func (rt *runtimes) open(ctx context.Context, cfg config, m *member.Member) error {
+	rt.member.Store(m)
+	if rt.all != nil {
+		return nil
+	}
+	rt.all = map[mesh.Runtime]node.Runtime{}
+	guests, err := wasm.New(wasm.Config{
+		Dir: filepath.Join(m.Home, "wasm"), Module: rt.modules.Path, Log: m.Log, Command: workerProcess, MayConnect: rt.mayConnect,
+	})
+	if err != nil {
+		return err
+	}
+	rt.closers = append(rt.closers, guests.Close)
+	for _, missing := range guests.Hardening() {
+		rt.warnings = append(rt.warnings, "WASM workers run without: "+missing)
+	}
+	rt.all[mesh.Wasm] = node.Runtime{Driver: guests, Ready: func(context.Context) (string, error) { return "wazero", nil }}
+
+	if cfg.Docker.Enabled {
+		// The engine knows the node's containers by its first ID, whatever its key is now.
+		containers, err := docker.New(docker.Config{Node: m.Origin, Host: cfg.Docker.Host, Log: m.Log})
+		if err != nil {
+			return err
+		}
+		rt.closers = append(rt.closers, containers.Close)
+		rt.all[mesh.Container] = node.Runtime{Driver: containers, Ready: containers.Ping}
+		if _, err := containers.Ping(ctx); err != nil {
+			rt.warnings = append(rt.warnings, "containers cannot run here: "+err.Error())
+		}
+	} else {
+		rt.warnings = append(rt.warnings, "containers are turned off by the configuration")
+	}
+	for _, w := range rt.warnings {
+		m.Log.Warn(w)
+	}
+	return nil
+}
+
+// close ends what they run that cannot outlive peerd. Closing twice is no harm.
+func (rt *runtimes) close() error {
+	var errs []error
+	for _, c := range slices.Backward(rt.closers) {
+		errs = append(errs, c())
+	}
+	rt.closers = nil
+	return errors.Join(errs...)
+}
