@@ -271,7 +271,7 @@ func FuzzOpenRequest(f *testing.F) {
 }
 
 func FuzzBodies(f *testing.F) {
-	for _, body := range []any{Deploy{Spec: mesh.Spec{Name: "a"}.WithDefaults()}, PutModule{"sha256:", 3}, Ref{"a", true}, Logs{"a", true, 3}, ListReply{}} {
+	for _, body := range []any{Deploy{Spec: mesh.Spec{Name: "a"}.WithDefaults()}, PutModule{"sha256:", 3}, Ref{"a", true}, Logs{"a", true, 3}, ListReply{}, Run{Seed: []byte{1}, Whole: true}, Submit{Key: "a"}, JobOutput{Follow: true}, ListJobsReply{Jobs: []JobView{{Exit: &mesh.Exit{Trace: "f"}}}}} {
 		b, err := Marshal(body)
 		if err != nil {
 			f.Fatal(err)
@@ -279,7 +279,10 @@ func FuzzBodies(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		for _, v := range []any{new(Deploy), new(PutModule), new(Ref), new(Logs), new(Expose), new(Publish), new(ListReply), new(View), new(Error)} {
+		for _, v := range []any{
+			new(Deploy), new(PutModule), new(Ref), new(Logs), new(Expose), new(Publish), new(ListReply), new(View), new(Error),
+			new(Run), new(PutInput), new(Submit), new(JobRef), new(JobOutput), new(JobView), new(ListJobsReply),
+		} {
 			if DecodeBody(data, v) != nil {
 				continue
 			}
