@@ -56,7 +56,7 @@ type outcome struct {
 // run executes a fresh instance of m to its end. Whatever the guest does, run
 // returns soon after in.meter's context has ended.
 func (m *module) run(in instance) (out outcome) {
-	mem := &linear{limit: in.memory, image: m.image, shared: in.shared, now: in.now}
+	mem := &linear{limit: in.memory, image: m.image, pool: m.pool, shared: in.shared, now: in.now}
 	in.meter.resumed = time.Now()
 	g, err := in.guest()
 	if err == nil {

@@ -16,8 +16,9 @@ import (
 // A Go program has thousands of segments; to copy them for each request took twice
 // the time of the request itself.
 type image struct {
-	f    *os.File
-	size int64 // bytes, a multiple of the page size of WebAssembly
+	f        *os.File
+	size     int64  // bytes, a multiple of the page size of WebAssembly
+	pristine []byte // the same, to compare with
 }
 
 const (
@@ -52,6 +53,9 @@ func takeImage(dir string, code []byte) (rest []byte, img *image, err error) {
 	if err == nil {
 		err = f.Truncate(img.size)
 	}
+	if err == nil && img.size > 0 {
+		img.pristine, err = unix.Mmap(int(f.Fd()), 0, int(img.size), unix.PROT_READ, unix.MAP_SHARED)
+	}
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("cannot lay out a module's memory: %w", err), f.Close())
 	}
@@ -62,6 +66,10 @@ func takeImage(dir string, code []byte) (rest []byte, img *image, err error) {
 func (i *image) close() error {
 	if i == nil {
 		return nil
+	}
+	if i.pristine != nil {
+		unmap(i.pristine)
+		i.pristine = nil
 	}
 	return i.f.Close()
 }

@@ -42,10 +42,12 @@ var errNoMemory = errors.New("the module asks for more memory at its start than 
 type linear struct {
 	limit  int64 // bytes
 	image  *image
+	pool   *pool // where its pages come from and go to; nil = the system
 	shared *budget
 	now    *atomic.Int64 // what this and its sisters use, in bytes
 
 	pages   []byte
+	ready   int64 // bytes of them that can be used, and beyond size are as at the start
 	size    int64 // bytes in use
 	peak    int64
 	denied  bool // a growth was refused
@@ -79,6 +81,11 @@ func (l *linear) grow(size uint64) bool {
 		return false
 	}
 	if l.pages == nil {
+		if m := l.pool.take(max(l.limit, 1)); m != nil {
+			l.pages, l.ready = m.b, m.ready
+		}
+	}
+	if l.pages == nil {
 		pages, err := unix.Mmap(-1, 0, int(max(l.limit, 1)), unix.PROT_NONE, unix.MAP_ANON|unix.MAP_PRIVATE)
 		if err != nil {
 			return false
@@ -93,13 +100,16 @@ func (l *linear) grow(size uint64) bool {
 		l.starved = true
 		return false
 	}
-	err := unix.Mprotect(l.pages[l.size:size], unix.PROT_READ|unix.PROT_WRITE)
-	if err == nil && l.size == 0 {
-		err = l.image.mapOver(l.pages[:size])
-	}
-	if err != nil {
-		l.shared.release(more)
-		return false
+	if int64(size) > l.ready {
+		err := unix.Mprotect(l.pages[l.ready:size], unix.PROT_READ|unix.PROT_WRITE)
+		if err == nil && l.ready == 0 {
+			err = l.image.mapOver(l.pages[:size])
+		}
+		if err != nil {
+			l.shared.release(more)
+			return false
+		}
+		l.ready = int64(size)
 	}
 	l.size = int64(size)
 	l.now.Add(more)
@@ -112,11 +122,10 @@ func (l *linear) Free() {
 	if l.pages == nil {
 		return
 	}
-	// Fails only for a range that is not mapped, which would be our own fault.
-	if err := unix.Munmap(l.pages); err != nil {
-		panic(err)
+	if !l.pool.put(pages{l.pages, l.ready}, l.size) {
+		unmap(l.pages)
 	}
-	l.pages = nil
+	l.pages, l.ready = nil, 0
 	l.shared.release(l.size)
 	l.now.Add(-l.size)
 	l.size = 0

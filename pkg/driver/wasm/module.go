@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -44,6 +45,8 @@ type modules struct {
 	turn    chan struct{} // holds one token: one compilation at a time
 	known   map[string]bool
 
+	pooled atomic.Int64 // bytes of memories that wait for their next instance
+
 	mu   sync.Mutex
 	m    map[string]*module
 	idle []*module // without users, the longest first
@@ -55,6 +58,7 @@ type module struct {
 	runtime  wazero.Runtime
 	compiled wazero.CompiledModule
 	image    *image // of its memory at the start; nil if wazero fills that
+	pool     *pool  // of memories
 	size     int64  // bytes of its code
 
 	users int // guarded by modules.mu
@@ -148,6 +152,7 @@ func (ms *modules) release(ctx context.Context, m *module) {
 	if old != nil {
 		// Frees memory; nothing to be done if it cannot.
 		_ = old.compiled.Close(ctx)
+		old.pool.close()
 		_ = old.image.close()
 	}
 }
@@ -198,7 +203,7 @@ func (ms *modules) compile(ctx context.Context, digest string, f *os.File) (*mod
 	}
 	// It is as well to validate once more as to fail here.
 	_ = os.WriteFile(mark, nil, 0o600)
-	return &module{digest: digest, runtime: ms.runtime, compiled: compiled, image: img, size: int64(len(metered.Code))}, nil
+	return &module{digest: digest, runtime: ms.runtime, compiled: compiled, image: img, pool: &pool{image: img, shared: &ms.pooled}, size: int64(len(metered.Code))}, nil
 }
 
 func digestOf(code []byte) string {
