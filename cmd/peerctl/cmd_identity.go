@@ -5,10 +5,9 @@ import "github.com/spf13/cobra"
 func cmdIdentity(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "identity",
-		Short: "Change this node's key, or back it up",
+		Short: "Change this node's key",
 		Long: `The node's key is who it is to its peers. It can be replaced by a new one, which
-the old one names as its successor, and backed up under a passphrase. A backup is
-restored where no node is yet, by: peerd restore FILE --home DIR`,
+the old one names as its successor.`,
 		Example: `  peerctl identity rotate
   peerctl identity rotate --compromised`,
 		Args: cobra.ArbitraryArgs,
