@@ -316,7 +316,8 @@ func TestEnds(t *testing.T) {
 // TestEarlyAnswer: the workload answers and stops reading while the gateway
 // still sends. The answer comes through whole.
 func TestEarlyAnswer(t *testing.T) {
-	s, _ := start(t, Config{})
+	// The workload takes no more, so what ends this is the linger limit.
+	s, _ := start(t, Config{LingerTimeout: time.Second})
 	s.open(t)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
