@@ -149,6 +149,7 @@ func (b *bench) compile(ctx context.Context, example, file string, env ...string
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
+	note("    go build %s", file)
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", path, "./examples/"+example)
 	cmd.Env = append(append(os.Environ(), "CGO_ENABLED=0"), env...)
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -242,7 +242,7 @@ func proxySubjects(ctx context.Context, b *bench, out *Section) (hello, bare []s
 	if err != nil {
 		return nil, nil, err
 	}
-	ways, err := b.tunnelTo(ctx, t, server, simple)
+	ways, err := b.tunnelTo(ctx, t, "bench", server, simple)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -267,9 +267,9 @@ func proxySubjects(ctx context.Context, b *bench, out *Section) (hello, bare []s
 // helloName makes the example's answer to GET / 100 bytes long.
 var helloName = strings.Repeat("x", 100-len("hello from : GET /\n"))
 
-// tunnelTo starts the stand-in peer and has the gateway trust it.
-func (b *bench) tunnelTo(ctx context.Context, t *trio, addrs ...string) ([]subject, error) {
-	home := filepath.Join(b.dir, rolePeer)
+// tunnelTo starts a stand-in peer, called name, and has the gateway trust it.
+func (b *bench) tunnelTo(ctx context.Context, t *trio, name string, addrs ...string) ([]subject, error) {
+	home := filepath.Join(b.dir, name)
 	if err := os.Mkdir(home, 0o700); err != nil {
 		return nil, err
 	}
@@ -281,7 +281,7 @@ func (b *bench) tunnelTo(ctx context.Context, t *trio, addrs ...string) ([]subje
 	if err != nil {
 		return nil, err
 	}
-	if _, err := t.ctl(ctx, t.gw, "peers", "add", id, "--name", "standin", "--allow", "publish", "--max-names", "10", "--requests", "1000/min"); err != nil {
+	if _, err := t.ctl(ctx, t.gw, "peers", "add", id, "--name", name, "--allow", "publish", "--max-names", "10", "--requests", "1000/min"); err != nil {
 		return nil, err
 	}
 	if _, err := fmt.Fprintln(p.in, "trusted"); err != nil {

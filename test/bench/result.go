@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -37,6 +38,8 @@ type Row struct {
 	Unit   string  `json:"unit"`
 	Cells  []Cell  `json:"cells"`
 	Target *Target `json:"target,omitempty"`
+	// Missing says why there are no figures.
+	Missing string `json:"missing,omitempty"`
 }
 
 // Cell is one subject's figures, one sample a round.
@@ -86,6 +89,12 @@ func (s *series) row(name, unit string, order ...string) Row {
 		r.Cells = append(r.Cells, c)
 	}
 	return r
+}
+
+// without is a row that could not be measured, and why.
+func without(name string, err error) Row {
+	why, _, _ := strings.Cut(err.Error(), "\n")
+	return Row{Name: name, Missing: why}
 }
 
 func (r Row) cell(who string) Cell {

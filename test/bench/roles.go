@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/cgi"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -20,14 +23,15 @@ import (
 	"peercompute/pkg/wire"
 )
 
-// The bench plays two parts in processes of their own, by running itself: a bare
-// HTTP server, and a peer that tunnels to processes which are no workloads. The
-// latter is the product's own end of the tunnel without what stands around it, so
+// The bench plays three parts in processes of their own, by running itself: a bare
+// HTTP server, one that starts a native CGI program for each request, and a peer that tunnels to processes which are no workloads. The
+// last is the product's own end of the tunnel without what stands around it, so
 // that the very same server can be reached directly and through the gateway.
-// Both end with their standard input.
+// All end with their standard input.
 const (
 	rolePrefix = "role-"
 	roleBare   = rolePrefix + "bare"
+	roleCGI    = rolePrefix + "cgi"
 	rolePeer   = rolePrefix + "peer"
 )
 
@@ -38,6 +42,8 @@ func playRole(role string, args []string) error {
 	switch {
 	case role == roleBare && len(args) == 1:
 		return serveBare(args[0], in)
+	case role == roleCGI && len(args) == 2:
+		return serveCGI(args[0], args[1], in)
 	case role == rolePeer && len(args) >= 3:
 		return tunnel(ctx, args[0], args[1], args[2:], in)
 	}
@@ -67,7 +73,7 @@ func (b *bench) play(role string, args ...string) (*part, error) {
 	}
 	defer w.Close()
 	cmd.Stdout = w
-	p, err := b.start(role, cmd)
+	p, err := b.start(fmt.Sprintf("%s-%d", role, len(b.started)), cmd)
 	if err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
@@ -125,6 +131,19 @@ func answerBare(c net.Conn, answer []byte) {
 	}
 }
 
+// serveCGI starts program for every request, as a web server of old does.
+func serveCGI(addr, program string, in io.Reader) error {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	go func() { _ = http.Serve(l, &cgi.Handler{Path: program, Root: "/", Stderr: os.Stderr}) }() // until l is closed
+	fmt.Println("ready")
+	_, err = io.Copy(io.Discard, in)
+	return err
+}
+
 // only trusts one peer.
 type only mesh.PeerID
 
@@ -180,7 +199,7 @@ func tunnel(ctx context.Context, home, gateway string, addrs []string, in *bufio
 	ask := request.NewClient(key, n, time.Now)
 	for i, id := range ids {
 		var out wire.Published
-		if err := ask.Do(ctx, gw, wire.VerbPublish, wire.Publish{Workload: id, Name: fmt.Sprintf("bench%d", i)}, &out); err != nil {
+		if err := ask.Do(ctx, gw, wire.VerbPublish, wire.Publish{Workload: id, Name: fmt.Sprintf("%s%d", filepath.Base(home), i)}, &out); err != nil {
 			return err
 		}
 		fmt.Println(out.URL)

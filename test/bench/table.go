@@ -72,6 +72,9 @@ func printRows(w io.Writer, rows []Row) {
 				fmt.Fprintf(t, "\t%.3f", c.Ratio)
 			}
 		}
+		if r.Missing != "" {
+			fmt.Fprintf(t, "\tno figures: %s", r.Missing)
+		}
 		if r.Target != nil {
 			word := "missed"
 			if r.Target.Met {

@@ -4,88 +4,69 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
 )
 
-// measureWasm times the WebAssembly runtime as somebody who uses it meets it.
+// measureWasm times the WebAssembly runtime as somebody who uses it meets it. A
+// part that fails has a row that says why, and the others are measured still.
 func measureWasm(ctx context.Context, b *bench, out *Section) error {
+	return measureParts(ctx, b, out, []rows{
+		{"metering", measureMetering},
+		{"wasmtime", measureWasmtime},
+		{"deploy → first 200, Go", func(ctx context.Context, b *bench, out *Section) error {
+			return measureWasmDeploy(ctx, b, goGuest, out)
+		}},
+		{"deploy → first 200, C", func(ctx context.Context, b *bench, out *Section) error {
+			return measureWasmDeploy(ctx, b, cGuest, out)
+		}},
+		{"CGI, Go", func(ctx context.Context, b *bench, out *Section) error { return measureCGI(ctx, b, goGuest, out) }},
+		{"CGI, C", func(ctx context.Context, b *bench, out *Section) error { return measureCGI(ctx, b, cGuest, out) }},
+		{"long-lived server, Go", measureServer},
+		{"small jobs", measureJobs},
+		{"memory of an idle CGI service", func(ctx context.Context, b *bench, out *Section) error {
+			return measureIdle(ctx, b, goGuest, out)
+		}},
+		{"memory of an idle server", func(ctx context.Context, b *bench, out *Section) error {
+			return measureIdle(ctx, b, serverGuest, out)
+		}},
+	})
+}
+
+// rows is some rows of a section.
+type rows struct {
+	name string
+	run  func(context.Context, *bench, *Section) error
+}
+
+func measureParts(ctx context.Context, b *bench, out *Section, all []rows) error {
+	var errs []error
+	for _, p := range all {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		err := p.run(ctx, b, out)
+		if err == nil {
+			continue
+		}
+		note("    %s: %v", p.name, err)
+		out.Rows = append(out.Rows, without(p.name, err))
+		// Not what "skipped" is for: that would hide the rows of the others.
+		if skip := skipped(""); !errors.As(err, &skip) {
+			errs = append(errs, fmt.Errorf("%s: %w", p.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// measureJobs runs wordcount as a job on bob, and natively as a process.
+func measureJobs(ctx context.Context, b *bench, out *Section) error {
 	t, err := b.product(ctx)
 	if err != nil {
 		return err
 	}
-	hello, err := b.compile(ctx, "hello-wasm", "hello.wasm", "GOOS=wasip1", "GOARCH=wasm")
-	if err != nil {
-		return err
-	}
-	if err := measureWasmDeploy(ctx, b, t, hello, out); err != nil {
-		return err
-	}
-	if err := measureWasmRequests(ctx, b, t, hello, out); err != nil {
-		return err
-	}
-	return measureJobs(ctx, b, t, out)
-}
-
-func measureWasmDeploy(ctx context.Context, b *bench, t *trio, hello string, out *Section) error {
-	const ours = "peerctl"
-	var cold, warm series
-	for n := range b.rounds(10) + 1 {
-		name := fmt.Sprintf("bench-wasm-%d", n)
-		began := time.Now()
-		at, err := t.deploy(ctx, hello, name)
-		if err != nil {
-			return err
-		}
-		if _, err := firstAnswer(ctx, at, "/"); err != nil {
-			return err
-		}
-		took := time.Since(began)
-		note("    wasm: first 200 after %.1f ms", milliseconds(took))
-		if n == 0 {
-			cold.add(ours, milliseconds(took)) // the module is sent and compiled
-		} else {
-			warm.add(ours, milliseconds(took))
-		}
-		if err := t.remove(ctx, name); err != nil {
-			return err
-		}
-	}
-	out.Rows = append(out.Rows, cold.row("deploy → first 200, new module", "ms"), warm.row("deploy → first 200, known module", "ms"))
-	return nil
-}
-
-func measureWasmRequests(ctx context.Context, b *bench, t *trio, hello string, out *Section) error {
-	const ours = "gateway"
-	at, err := t.deploy(ctx, hello, "bench-cgi")
-	if err != nil {
-		return err
-	}
-	d := time.Second
-	for _, conns := range []int{1, 16} {
-		var rate, half series
-		for range b.rounds(5) {
-			got, err := generateHere(ctx, at, "/", conns, d)
-			if err != nil {
-				return err
-			}
-			note("    cgi, %d connections: %.0f req/s", conns, got.rate())
-			rate.add(ours, got.rate())
-			half.add(ours, milliseconds(got.p50))
-		}
-		out.Rows = append(out.Rows, rate.row(fmt.Sprintf("CGI, %d connections", conns), "req/s"), half.row(fmt.Sprintf("CGI, %d connections, p50", conns), "ms"))
-	}
-	if info, err := os.Stat(hello); err == nil {
-		out.Notes = append(out.Notes, fmt.Sprintf("every CGI request runs a new, metered instance of a Go program, a module of %.1f MB", float64(info.Size())/1e6))
-	}
-	return t.remove(ctx, "bench-cgi")
-}
-
-// measureJobs runs wordcount as a job on bob, and natively as a process.
-func measureJobs(ctx context.Context, b *bench, t *trio, out *Section) error {
 	const ours, native = "peerctl run", "native process"
 	module, err := b.compile(ctx, "wordcount", "wordcount.wasm", "GOOS=wasip1", "GOARCH=wasm")
 	if err != nil {
