@@ -13,7 +13,7 @@ import (
 // measureWasm times the WebAssembly runtime as somebody who uses it meets it. A
 // part that fails has a row that says why, and the others are measured still.
 func measureWasm(ctx context.Context, b *bench, out *Section) error {
-	return measureParts(ctx, b, out, []rows{
+	return measureParts(ctx, b, out, []group{
 		{"metering", measureMetering},
 		{"wasmtime", measureWasmtime},
 		{"deploy → first 200, Go", func(ctx context.Context, b *bench, out *Section) error {
@@ -35,13 +35,13 @@ func measureWasm(ctx context.Context, b *bench, out *Section) error {
 	})
 }
 
-// rows is some rows of a section.
-type rows struct {
+// group is some rows of a section.
+type group struct {
 	name string
 	run  func(context.Context, *bench, *Section) error
 }
 
-func measureParts(ctx context.Context, b *bench, out *Section, all []rows) error {
+func measureParts(ctx context.Context, b *bench, out *Section, all []group) error {
 	var errs []error
 	for _, p := range all {
 		if ctx.Err() != nil {

@@ -127,9 +127,7 @@ func measureCGI(ctx context.Context, b *bench, g guest, out *Section) error {
 		return err
 	}
 	defer p.in.Close() // it ends
-	if info, err := os.Stat(program); err == nil {
-		out.Notes = append(out.Notes, fmt.Sprintf("CGI, %s: a new instance or process for each request; the native program has %.1f MB", g.language, float64(info.Size())/1e6))
-	}
+	out.Notes = append(out.Notes, "CGI, "+g.language+": each request runs a new, metered instance, or a new native process that Go's net/http/cgi starts")
 	return measureBehindGateway(ctx, b, g, "CGI, "+g.language, addr, out)
 }
 

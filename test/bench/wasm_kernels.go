@@ -78,6 +78,7 @@ func measureWasmtime(ctx context.Context, b *bench, out *Section) error {
 	}
 	rows, err := wasmtimeRows(text)
 	out.Rows = append(out.Rows, rows...)
+	out.Notes = append(out.Notes, "the kernels in ms are wall time, and suffer from other load; CPU time is the least of several runs in one thread")
 	return err
 }
 

@@ -45,7 +45,7 @@ func TestFailedRowsLeaveTheOthers(t *testing.T) {
 		return func(context.Context, *bench, *Section) error { return err }
 	}
 	var out Section
-	err := measureParts(t.Context(), &bench{}, &out, []rows{
+	err := measureParts(t.Context(), &bench{}, &out, []group{
 		{"broken", fails(errors.New("no luck\nat all"))},
 		{"absent", fails(skipped("clang is not installed"))},
 		{"sound", func(_ context.Context, _ *bench, out *Section) error {
