@@ -29,6 +29,7 @@ type app struct {
 const (
 	outputTable = "table"
 	outputJSON  = "json"
+	outputCSV   = "csv" // of balance alone
 )
 
 // run executes one command line and returns the exit status.

@@ -44,6 +44,18 @@ func (n *fakeNode) jobRoutes(handle func(string, func(*http.Request) (any, error
 		return control.Receipt{}, mesh.Errorf(mesh.NotFound, "there is no receipt %s here", ref).WithHint("list them with: peerctl receipts ls")
 	}
 	n.queueRoutes(handle)
+	handle("GET /v1/balance", func(r *http.Request) (any, error) {
+		out := []control.Balance{}
+		for _, b := range []control.Balance{
+			{Peer: "bob", PeerID: mustPeer(idBob), There: control.Used{Jobs: 3, Fuel: 1_500_000_000}, Here: control.Used{Jobs: 1, Fuel: 4_000_000_000}, Debtor: "bob", Net: 2_500_000_000},
+			{Peer: "carol", PeerID: mustPeer(idAlice), There: control.Used{Jobs: 2, Fuel: 7}, Debtor: self, Net: 7},
+		} {
+			if p := r.URL.Query().Get("peer"); p == "" || p == b.Peer {
+				out = append(out, b)
+			}
+		}
+		return out, nil
+	})
 	handle("GET /v1/receipts", func(r *http.Request) (any, error) {
 		out := []control.Receipt{}
 		for _, x := range all() {

@@ -32,6 +32,7 @@ func commands() []command {
 		{groupWork, cmdJob},
 		{groupWork, cmdReceipts},
 		{groupWork, cmdVerify},
+		{groupWork, cmdBalance},
 		{groupWork, cmdPs},
 		{groupWork, cmdInspect},
 		{groupWork, cmdLogs},

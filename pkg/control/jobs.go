@@ -21,6 +21,8 @@ type Jobs interface {
 	CancelJob(ctx context.Context, ref string) (Job, error)
 	JobOutput(ctx context.Context, ref string, o JobOutput, start StartJob) (RunResult, error)
 	Receipts(ctx context.Context, q ReceiptQuery) ([]Receipt, error)
+	// Balance is what is owed between this machine and peers, or one of them.
+	Balance(ctx context.Context, peer string) ([]Balance, error)
 	Receipt(ctx context.Context, id string) (Receipt, error)
 	Verify(ctx context.Context, v Verify) (VerifyResult, error)
 	CheckReceipt(ctx context.Context, f ReceiptFile) (Receipt, error)

@@ -65,3 +65,12 @@ func Charge(tx *store.Tx, peer mesh.PeerID, used Sum) error {
 	a.Ours.add(used)
 	return put(tx, a)
 }
+
+// Net is who used more of the other's machine, by how much fuel: theirs is set if it
+// was the peer, who then owes it to this node; otherwise this node owes it. 0 is even.
+func (a Account) Net() (fuel uint64, theirs bool) {
+	if a.Ours.Fuel > a.Theirs.Fuel {
+		return a.Ours.Fuel - a.Theirs.Fuel, true
+	}
+	return a.Theirs.Fuel - a.Ours.Fuel, false
+}

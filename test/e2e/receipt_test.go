@@ -35,6 +35,23 @@ func receipts(t *testing.T, n *testmesh.Node, args ...string) []receipt {
 	return parse[[]receipt](t, n.Must(append([]string{"receipts", "ls", "-o", "json"}, args...)...))
 }
 
+type used struct {
+	Jobs int64
+	Fuel uint64
+}
+
+// balance is what `balance -o json` promises to outside programs.
+type balance struct {
+	Peer, Debtor string
+	There, Here  used
+	Net          uint64 `json:"net_fuel"`
+}
+
+func balances(t *testing.T, n *testmesh.Node) []balance {
+	t.Helper()
+	return parse[[]balance](t, n.Must("balance", "-o", "json"))
+}
+
 func digest(b []byte) string {
 	sum := sha256.Sum256(b)
 	return "sha256:" + hex.EncodeToString(sum[:])
@@ -83,6 +100,16 @@ func TestReceipts(t *testing.T) {
 	}
 	if got.ID != ours[0].ID || got.Fuel != ours[0].Fuel {
 		t.Errorf("the sides disagree: %+v, %+v", got, ours[0])
+	}
+
+	// Both sides count it alike, from where each stands.
+	mine, its := balances(t, alice), balances(t, bob)
+	want := used{1, got.Fuel}
+	if len(mine) != 1 || mine[0].Peer != "bob" || mine[0].There != want || mine[0].Here != (used{}) || mine[0].Debtor != "self" || mine[0].Net != got.Fuel {
+		t.Errorf("alice's balance: %+v", mine)
+	}
+	if len(its) != 1 || its[0].Peer != "alice" || its[0].Here != want || its[0].There != (used{}) || its[0].Debtor != "alice" || its[0].Net != got.Fuel {
+		t.Errorf("bob's balance: %+v", its)
 	}
 
 	// The file that was written is the exported one, and holds at a stranger's too.
