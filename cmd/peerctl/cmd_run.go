@@ -15,6 +15,7 @@ import (
 // runFlags are those of run.
 type runFlags struct {
 	workFlags
+	quorumFlags
 	any     bool
 	detach  bool
 	receipt string
@@ -31,16 +32,29 @@ could not be run, or the receipt of the peer that ran it contradicts what it sen
 124 if it ran out of time, 137 out of memory, 152 out of fuel, and 134 if it
 trapped. Arguments of the program that begin with - go after --.
 
-The peer signs a receipt of each run, which is kept: peerctl receipts ls.`,
+The peer signs a receipt of each run, which is kept: peerctl receipts ls.
+
+With --replicas the nearest trusted peers run it at once, with the same input and
+seed, and what they sign is compared. Output comes only once a quorum agrees on
+output, log, exit, fuel and memory; peers that differ or fail are named, and the
+status is 125 if there is no quorum. Input and output of such a run are at most
+16 MiB each, and stdout comes before stderr.`,
 		Example: `  peerctl run count.wasm < words.txt
   peerctl run --any --fuel 20G primes.wasm 1000000
   peerctl run -d --peer bob count.wasm < words.txt
+  peerctl run --replicas 3 --quorum 2 count.wasm < words.txt
   peerctl run --peer bob --memory 1G render.wasm -- --frame 7 > frame.png`,
 		Args:              programArgs("a FILE.wasm", true),
 		ValidArgsFunction: completeModules,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := anyOrPeer(f.any, f.peer); err != nil {
 				return err
+			}
+			if err := f.quorumFlags.check(&f); err != nil {
+				return err
+			}
+			if f.replicas > 0 {
+				return a.runQuorum(cmd.Context(), &f, args[0], args[1:])
 			}
 			if f.detach && f.receipt != "" {
 				return usagef("a queued job has no receipt yet").hint("take it later with: peerctl job result --receipt FILE JOB")
@@ -52,6 +66,7 @@ The peer signs a receipt of each run, which is kept: peerctl receipts ls.`,
 		},
 	}
 	a.addWorkFlags(cmd, &f.workFlags)
+	f.quorumFlags.add(cmd)
 	cmd.Flags().BoolVar(&f.any, "any", false, "on whichever trusted peer accepts it, the nearest first; says which")
 	cmd.Flags().BoolVarP(&f.detach, "detach", "d", false, "queue it, print its job's ID and return: see peerctl job")
 	cmd.Flags().StringVar(&f.receipt, "receipt", "", "write the signed receipt to `FILE`")

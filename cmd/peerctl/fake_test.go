@@ -149,6 +149,7 @@ func (n *fakeNode) routes() http.Handler {
 	mux.HandleFunc("GET /v1/workloads/{ref}/logs", n.logs)
 	mux.HandleFunc("POST /v1/deploy", n.deploy)
 	mux.HandleFunc("POST /v1/run", n.run)
+	mux.HandleFunc("POST /v1/quorum", n.runQuorum)
 	n.knockRoutes(mux, handle)
 	return mux
 }

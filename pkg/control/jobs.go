@@ -13,6 +13,9 @@ type Jobs interface {
 	// Run runs a job while the caller waits. It calls start once, when the job is
 	// accepted.
 	Run(ctx context.Context, r Run, start StartJob) (RunResult, error)
+	// RunQuorum runs a job on several peers. It calls start once, when all have ended,
+	// and writes only what a quorum agrees on.
+	RunQuorum(ctx context.Context, q RunQuorum, start StartJob) (RunResult, error)
 	UploadInput(ctx context.Context, r io.Reader) (Input, error)
 	SubmitJob(ctx context.Context, s SubmitJob) (Job, error)
 	Jobs(ctx context.Context, peer string) ([]Job, error)
@@ -52,6 +55,7 @@ type RunResult struct {
 	Peer    string          `json:"peer"`
 	State   string          `json:"state"` // done, but for the output of a job that is not
 	Receipt *Receipt        `json:"receipt,omitempty"`
+	Quorum  *Quorum         `json:"quorum,omitempty"` // of a run on several peers
 }
 
 // ReceiptQuery narrows GET /v1/receipts.

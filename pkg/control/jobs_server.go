@@ -14,6 +14,7 @@ import (
 func (s *Server) jobRoutes(mux *http.ServeMux, get func(string, handler)) {
 	w := s.cfg.Workloads
 	s.balanceRoutes(get)
+	s.quorumRoutes(mux)
 	get("POST /v1/inputs", func(r *http.Request) (any, error) {
 		return w.UploadInput(r.Context(), io.LimitReader(r.Body, maxModule))
 	})
@@ -63,9 +64,16 @@ func (s *Server) jobOutput(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
+	streamed(w, func(start StartJob) (RunResult, error) {
+		return s.cfg.Workloads.JobOutput(r.Context(), r.PathValue("ref"), o, start)
+	})
+}
+
+// streamed answers with what a job wrote and how it ended, as frames.
+func streamed(w http.ResponseWriter, run func(StartJob) (RunResult, error)) {
 	out := &flushing{w: w, flush: http.NewResponseController(w)}
 	begun := false
-	end, err := s.cfg.Workloads.JobOutput(r.Context(), r.PathValue("ref"), o, func(st Started) (io.Reader, io.Writer, io.Writer, error) {
+	end, err := run(func(st Started) (io.Reader, io.Writer, io.Writer, error) {
 		begun = true
 		w.Header().Set("Content-Type", "application/octet-stream")
 		first, err := json.Marshal(st)
