@@ -51,18 +51,8 @@ func TestSiblingCookies(t *testing.T) {
 // TestSmuggling: each odd request is refused, or reaches the workload as exactly
 // one request. The workload counts what it gets on raw connections.
 func TestSmuggling(t *testing.T) {
-	var seen atomic.Int32
-	var smuggled atomic.Bool
-	r := newRig(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		seen.Add(1)
-		if strings.Contains(req.URL.Path, "evil") || req.Host == "evil" {
-			smuggled.Store(true)
-		}
-		_, _ = io.Copy(io.Discard, req.Body)
-		fmt.Fprint(w, "served")
-	}))
 	const evil = "GET /evil HTTP/1.1\r\nHost: HOST\r\n\r\n"
-	evilLength := fmt.Sprintf("Content-Length: %d\r\n\r\n", len(strings.ReplaceAll(evil, "HOST", r.host)))
+	const evilLength = "Content-Length: LENGTH\r\n\r\n"
 	const host = "Host: HOST\r\nConnection: close\r\n"
 	for name, tc := range map[string]struct {
 		request string
@@ -110,9 +100,20 @@ func TestSmuggling(t *testing.T) {
 		"HTTP/3.0":              {"GET / HTTP/3.0\r\n" + host + "\r\n", 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			seen.Store(0)
-			smuggled.Store(false)
-			got := r.raw(tc.request)
+			// A gateway of its own: a request that is refused after it has begun may
+			// reach the workload when the refusal has been read already.
+			var seen atomic.Int32
+			var smuggled atomic.Bool
+			r := newRig(t, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+				seen.Add(1)
+				if strings.Contains(req.URL.Path, "evil") || req.Host == "evil" {
+					smuggled.Store(true)
+				}
+				_, _ = io.Copy(io.Discard, req.Body)
+				fmt.Fprint(w, "served")
+			}))
+			length := len(strings.ReplaceAll(evil, "HOST", r.host))
+			got := r.raw(strings.ReplaceAll(tc.request, "LENGTH", fmt.Sprint(length)))
 			status := 0
 			_, _ = fmt.Sscanf(got, "HTTP/1.1 %d", &status)
 			if n := seen.Load(); n > tc.most || tc.most == 1 && !tc.refused && n != 1 {

@@ -238,7 +238,11 @@ func TestSlowHeader(t *testing.T) {
 func TestStreamLimit(t *testing.T) {
 	first, tu := start(t, Config{MaxStreams: 1})
 	first.open(t)
-	for gw, want := range map[mesh.PeerID]byte{gatewayA: byte(mesh.Overloaded), "gateway-b": wire.TunnelOpen} {
+	for _, c := range []struct { // in this order: the second ends the connection that all share here
+		gw   mesh.PeerID
+		want byte
+	}{{gatewayA, byte(mesh.Overloaded)}, {"gateway-b", wire.TunnelOpen}} {
+		gw, want := c.gw, c.want
 		near, far := pair(t)
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan struct{})
