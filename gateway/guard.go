@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"peercompute/pkg/socket"
 )
 
 // guard is a listener that turns connections away over its limits, sheds clients
@@ -40,7 +42,7 @@ func (g *guard) Accept() (net.Conn, error) {
 		}
 		key := clientKey(clientAddr(c.RemoteAddr().String()))
 		if g.enter(key) {
-			return &guarded{Conn: c, guard: g, key: key}, nil
+			return &guarded{Conn: socket.Wrap(c), guard: g, key: key}, nil
 		}
 		if t, ok := c.(*net.TCPConn); ok {
 			_ = t.SetLinger(0)

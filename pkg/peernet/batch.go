@@ -1,8 +1,9 @@
 package peernet
 
 import (
-	"bufio"
 	"context"
+	"encoding/binary"
+	"io"
 	"net"
 	"sync"
 	"syscall"
@@ -14,6 +15,8 @@ import (
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 
 	"peercompute/pkg/mesh"
+	"peercompute/pkg/mux"
+	"peercompute/pkg/socket"
 )
 
 // batchTLS is libp2p's TLS over connections that move several records at a time.
@@ -37,24 +40,89 @@ func (t batchTLS) SecureOutbound(ctx context.Context, c net.Conn, p mesh.PeerID)
 }
 
 // batch is a connection whose writer can hold back what it writes and send it at
-// once. Others, such as TLS alerts, may write at any time: between hold and
-// flush their bytes join the batch, in order.
+// once. Others, such as TLS alerts, may write at any time: between Hold and
+// Flush their bytes join the batch, in order. Its reader gets the records of TLS
+// one at a time, so that it is known what of them is still here.
 type batch struct {
 	net.Conn
-	in *bufio.Reader
+	in   readAhead
+	left int // of the record that is being read
 
 	mu   sync.Mutex
 	out  []byte
 	held bool
 }
 
-const readAhead = 32 << 10 // bytes
+var _ mux.Batcher = (*batch)(nil)
 
 func newBatch(c net.Conn) *batch {
-	return &batch{Conn: c, in: bufio.NewReaderSize(c, readAhead)}
+	c = socket.Wrap(c)
+	return &batch{Conn: c, in: readAhead{from: c}}
 }
 
-func (b *batch) Read(p []byte) (int, error) { return b.in.Read(p) }
+// recordHeader is the length of a TLS record's header. Its last two bytes are the
+// length of what follows.
+const recordHeader = 5
+
+func (b *batch) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		if err := b.in.need(recordHeader); err != nil {
+			return 0, err
+		}
+		b.left = recordLength(b.in.here())
+	}
+	if err := b.in.need(1); err != nil {
+		return 0, err
+	}
+	n := copy(p[:min(len(p), b.left)], b.in.here())
+	b.in.start += n
+	b.left -= n
+	return n, nil
+}
+
+func recordLength(header []byte) int {
+	return recordHeader + int(binary.BigEndian.Uint16(header[recordHeader-2:]))
+}
+
+// Ready reports whether a whole record is here to be read.
+func (b *batch) Ready() bool {
+	here := b.in.here()
+	return b.left == 0 && len(here) >= recordHeader && len(here) >= recordLength(here)
+}
+
+// readAhead reads as much as there is with each system call. Its buffer grows
+// while that is more than fits.
+type readAhead struct {
+	from       io.Reader
+	buf        []byte
+	start, end int // what is here
+}
+
+const (
+	leastAhead = 4 << 10 // bytes
+	mostAhead  = 128 << 10
+)
+
+func (r *readAhead) here() []byte { return r.buf[r.start:r.end] }
+
+// need waits until n bytes are here, of leastAhead at most.
+func (r *readAhead) need(n int) error {
+	for r.end-r.start < n {
+		if size := len(r.buf); r.end == size && size < mostAhead { // the last read filled it
+			grown := make([]byte, max(leastAhead, 2*size))
+			r.end = copy(grown, r.here())
+			r.buf, r.start = grown, 0
+		} else {
+			r.end = copy(r.buf, r.here())
+			r.start = 0
+		}
+		m, err := r.from.Read(r.buf[r.end:])
+		if r.end += m; m == 0 && err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 func (b *batch) Write(p []byte) (int, error) {
 	b.mu.Lock()
@@ -67,15 +135,15 @@ func (b *batch) Write(p []byte) (int, error) {
 	return b.Conn.Write(p)
 }
 
-// hold keeps back what is written from now on. Only one goroutine may hold.
-func (b *batch) hold() {
+// Hold keeps back what is written from now on. Only one goroutine may hold.
+func (b *batch) Hold() {
 	b.mu.Lock()
 	b.held = true
 	b.mu.Unlock()
 }
 
-// flush writes what was kept back, and what others add meanwhile.
-func (b *batch) flush() error {
+// Flush writes what was kept back, and what others add meanwhile.
+func (b *batch) Flush() error {
 	var spare []byte
 	b.mu.Lock()
 	defer b.mu.Unlock()

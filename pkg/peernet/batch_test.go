@@ -32,13 +32,13 @@ func TestBatchHoldsAndFlushes(t *testing.T) {
 		}
 	}
 	write("straight")
-	b.hold()
+	b.Hold()
 	write("one ")
 	write("two ")
 	if len(under.writes) != 1 {
 		t.Fatalf("%d writes while held, want only the one before", len(under.writes))
 	}
-	if err := b.flush(); err != nil {
+	if err := b.Flush(); err != nil {
 		t.Fatal(err)
 	}
 	write("after")
@@ -68,9 +68,9 @@ func (c *reentrantConn) Write(b []byte) (int, error) {
 func TestBatchLateWriteIsNotTrapped(t *testing.T) {
 	under := &reentrantConn{}
 	under.batch = newBatch(under)
-	under.batch.hold()
+	under.batch.Hold()
 	_, _ = under.batch.Write([]byte("held "))
-	if err := under.batch.flush(); err != nil {
+	if err := under.batch.Flush(); err != nil {
 		t.Fatal(err)
 	}
 	if got := string(bytes.Join(under.writes, nil)); got != "held late" {
@@ -78,12 +78,24 @@ func TestBatchLateWriteIsNotTrapped(t *testing.T) {
 	}
 }
 
+// records makes TLS records of the given sizes, and what is in them.
+func records(sizes ...int) (out []byte) {
+	for i, n := range sizes {
+		out = append(out, 23, 3, 3, byte(n>>8), byte(n))
+		out = append(out, bytes.Repeat([]byte{byte('a' + i)}, n)...)
+	}
+	return out
+}
+
 func TestBatchReadsAhead(t *testing.T) {
 	a, c := tcpPair(t)
 	defer a.Close()
 	defer c.Close()
 	b := newBatch(c)
-	want := bytes.Repeat([]byte("0123456789"), 10_000)
+	var want []byte
+	for i := range 300 {
+		want = append(want, records(i*i%16401)...)
+	}
 	go func() {
 		_, _ = a.Write(want)
 		a.Close()
@@ -91,10 +103,58 @@ func TestBatchReadsAhead(t *testing.T) {
 	if got, err := io.ReadAll(b); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("read %d bytes, %v", len(got), err)
 	}
+	if n := len(b.in.buf); n != mostAhead {
+		t.Errorf("the buffer has %d bytes after megabytes, want %d", n, mostAhead)
+	}
 	if _, err := b.SyscallConn(); err != nil {
 		t.Errorf("the socket cannot be reached through a batch: %v", err)
 	}
 	if batchUnder(b) != b || batchUnder(a) != nil {
 		t.Error("batchUnder finds the wrong thing")
+	}
+}
+
+// piecesConn gives one piece with each read.
+type piecesConn struct {
+	net.Conn
+	pieces [][]byte
+	reads  int
+}
+
+func (c *piecesConn) Read(b []byte) (int, error) {
+	if len(c.pieces) == 0 {
+		return 0, io.EOF
+	}
+	c.reads++
+	n := copy(b, c.pieces[0])
+	if c.pieces[0] = c.pieces[0][n:]; len(c.pieces[0]) == 0 {
+		c.pieces = c.pieces[1:]
+	}
+	return n, nil
+}
+
+// TestBatchReady: a read never goes past the end of a record, and whether another
+// whole one is here is known without asking the system.
+func TestBatchReady(t *testing.T) {
+	all := records(10, 0, 300, 20)
+	under := &piecesConn{pieces: [][]byte{all[:328], all[328:]}} // the last record's header is cut
+	b := newBatch(under)
+	buf := make([]byte, 1000)
+	for _, want := range []struct {
+		n, reads int
+		ready    bool
+	}{{15, 1, true}, {5, 1, true}, {305, 1, false}, {25, 2, false}} {
+		n, err := b.Read(buf)
+		if err != nil || n != want.n || b.Ready() != want.ready || under.reads != want.reads {
+			t.Errorf("read %d (%v) with %d reads below, ready %v; want %+v", n, err, under.reads, b.Ready(), want)
+		}
+	}
+	if _, err := b.Read(buf); err != io.EOF {
+		t.Errorf("at the end: %v", err)
+	}
+
+	b = newBatch(&piecesConn{pieces: [][]byte{records(10, 10)}})
+	if n, err := b.Read(buf[:7]); n != 7 || err != nil || b.Ready() {
+		t.Errorf("in the middle of a record: %d, %v, ready %v", n, err, b.Ready())
 	}
 }

@@ -5,152 +5,138 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
-	libp2pyamux "github.com/libp2p/go-libp2p/p2p/muxer/yamux"
-	"github.com/libp2p/go-yamux/v5"
+
+	"peercompute/pkg/mux"
 )
 
 const muxerID = "/yamux/1.0.0"
 
-// The sizes of the muxer, in bytes.
-const (
-	frameHeader     = 12
-	frameBytes      = 16<<10 - frameHeader // of data in a frame: with its header, one TLS record
-	fastFrameBytes  = 64<<10 - frameHeader // of data in a frame where that takes a moment
-	streamInFlight  = 128 << 10            // what one stream may have written and not sent
-	maxStreamWindow = 2 << 20              // what one stream may receive and not read
-)
-
-// muxer is yamux, byte for byte, with another order of sending: a stream may
-// have only a little queued, so that streams take turns, and short frames go
-// before long ones. Plain yamux sends first come, first served from a long queue, and a
-// short answer waits there behind megabytes of someone's download.
-type muxer struct{ config *yamux.Config }
-
-var _ network.Multiplexer = muxer{}
-
-func newMuxer() muxer {
-	c := *libp2pyamux.DefaultTransport.Config()
-	c.MaxMessageSize = fastFrameBytes + frameHeader
-	c.MaxStreamWindowSize = maxStreamWindow
-	return muxer{config: &c}
+// muxer gives libp2p our own multiplexer. On the wire it is yamux.
+type muxer struct {
+	mu    sync.Mutex
+	found *mux.Stream // by find
 }
+
+var _ network.Multiplexer = (*muxer)(nil)
+
+// find is the stream of ours that is under one of libp2p's; nil if there is none.
+// libp2p has no way down to it, but hands deadlines down unseen: so a deadline
+// that nobody means asks the stream to show itself.
+func (m *muxer) find(s network.Stream) *mux.Stream {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.found = nil
+	_ = s.SetReadDeadline(showYourself())
+	if m.found == nil {
+		_ = s.SetReadDeadline(time.Time{})
+	}
+	return m.found
+}
+
+func showYourself() time.Time { return time.Unix(1<<40, 271828182) }
 
 // NewConn starts a session over an encrypted connection.
-func (m muxer) NewConn(nc net.Conn, isServer bool, scope network.PeerScope) (network.MuxedConn, error) {
+func (m *muxer) NewConn(nc net.Conn, isServer bool, scope network.PeerScope) (network.MuxedConn, error) {
 	boundQueue(nc)
-	var span func() (yamux.MemoryManager, error)
+	cfg := mux.Config{Client: !isServer}
+	if b := batchUnder(nc); b != nil {
+		cfg.Batch = b
+	}
 	if scope != nil {
-		span = func() (yamux.MemoryManager, error) { return scope.BeginSpan() }
+		cfg.Budget = func() (mux.Budget, error) { return scope.BeginSpan() }
 	}
-	turns := newTurns(nc)
-	start := yamux.Client
-	if isServer {
-		start = yamux.Server
-	}
-	s, err := start(turns, m.config, span)
-	if err != nil {
-		turns.Close()
-		return nil, err
-	}
-	turns.measure(s.Ping, s.RTT)
-	return &muxedConn{MuxedConn: libp2pyamux.NewMuxedConn(s), session: s, turns: turns}, nil
+	return &muxedConn{m, mux.New(nc, cfg)}, nil
 }
 
-// muxedConn is a session whose streams take turns.
 type muxedConn struct {
-	network.MuxedConn
-	session *yamux.Session
-	turns   *turns
+	muxer   *muxer
+	session *mux.Session
 }
 
 func (c *muxedConn) OpenStream(ctx context.Context) (network.MuxedStream, error) {
-	s, err := c.session.OpenStream(ctx)
+	s, err := c.session.Open(ctx)
 	if err != nil {
 		return nil, muxError(err)
 	}
-	return &muxedStream{Stream: s, turns: c.turns, share: c.turns.enter(s.StreamID())}, nil
+	return &muxedStream{c.muxer, s}, nil
 }
 
 func (c *muxedConn) AcceptStream() (network.MuxedStream, error) {
-	s, err := c.session.AcceptStream()
+	s, err := c.session.Accept()
 	if err != nil {
 		return nil, muxError(err)
 	}
-	return &muxedStream{Stream: s, turns: c.turns, share: c.turns.enter(s.StreamID())}, nil
+	return &muxedStream{c.muxer, s}, nil
 }
 
-// As lets libp2p reach the session, as with its own yamux.
-func (c *muxedConn) As(target any) bool {
-	if t, ok := target.(**yamux.Session); ok {
-		*t = c.session
-		return true
-	}
-	return false
+func (c *muxedConn) Close() error { return c.session.Close() }
+
+func (c *muxedConn) CloseWithError(code network.ConnErrorCode) error {
+	return c.session.CloseWithError(uint32(code))
 }
 
-// muxedStream is a stream that waits for its turn to write.
+func (c *muxedConn) IsClosed() bool { return c.session.Ended() }
+
+// As lets nobody reach the session.
+func (c *muxedConn) As(any) bool { return false }
+
+// muxedStream says in libp2p's terms what a stream says.
 type muxedStream struct {
-	*yamux.Stream
-	turns *turns
-	share *share
+	muxer  *muxer
+	stream *mux.Stream
 }
 
 func (s *muxedStream) Read(b []byte) (int, error) {
-	n, err := s.Stream.Read(b)
+	n, err := s.stream.Read(b)
 	return n, muxError(err)
 }
 
-// Write sends b in frames, each in its turn. A turn comes as the connection
-// sends, which has a deadline of its own, so waiting for one is bounded.
 func (s *muxedStream) Write(b []byte) (int, error) {
-	total := 0
-	for total < len(b) {
-		chunk := b[total : total+s.turns.take(s.share, len(b)-total)]
-		n, err := s.Stream.Write(chunk)
-		total += n
-		if err != nil {
-			s.turns.give(s.share, len(chunk)-n)
-			return total, muxError(err)
-		}
-	}
-	return total, nil
+	n, err := s.stream.Write(b)
+	return n, muxError(err)
 }
 
-func (s *muxedStream) Close() error {
-	err := s.Stream.Close()
-	s.turns.leave(s.share)
-	return muxError(err)
-}
+func (s *muxedStream) Close() error { return muxError(s.stream.Close()) }
 
-func (s *muxedStream) CloseWrite() error { return muxError(s.Stream.CloseWrite()) }
+func (s *muxedStream) CloseWrite() error { return muxError(s.stream.CloseWrite()) }
 
-func (s *muxedStream) CloseRead() error { return muxError(s.Stream.CloseRead()) }
+func (s *muxedStream) CloseRead() error { return muxError(s.stream.CloseRead()) }
 
 func (s *muxedStream) Reset() error { return s.ResetWithError(0) }
 
 func (s *muxedStream) ResetWithError(code network.StreamErrorCode) error {
-	err := s.Stream.ResetWithError(uint32(code))
-	s.turns.leave(s.share)
-	return muxError(err)
+	s.stream.Reset(uint32(code))
+	return nil
 }
 
-func (s *muxedStream) SetDeadline(t time.Time) error { return muxError(s.Stream.SetDeadline(t)) }
+func (s *muxedStream) SetDeadline(t time.Time) error { return s.stream.SetDeadline(t) }
 
-// muxError says in libp2p's terms what ended a stream.
+func (s *muxedStream) SetReadDeadline(t time.Time) error {
+	if t.Equal(showYourself()) {
+		s.muxer.found = s.stream // find holds the lock
+		return nil
+	}
+	return s.stream.SetReadDeadline(t)
+}
+
+func (s *muxedStream) SetWriteDeadline(t time.Time) error { return s.stream.SetWriteDeadline(t) }
+
+// muxError says in libp2p's terms what ended a stream or a session.
 func muxError(err error) error {
-	var stream *yamux.StreamError
-	var goAway *yamux.GoAwayError
+	var stream *mux.StreamError
+	var goAway *mux.GoAwayError
 	switch {
 	case err == nil:
 		return nil
 	case errors.As(err, &stream):
-		return &network.StreamError{Remote: stream.Remote, ErrorCode: network.StreamErrorCode(stream.ErrorCode), TransportError: err}
+		return &network.StreamError{Remote: stream.Remote, ErrorCode: network.StreamErrorCode(stream.Code), TransportError: err}
 	case errors.As(err, &goAway):
-		return &network.ConnError{Remote: goAway.Remote, ErrorCode: network.ConnErrorCode(goAway.ErrorCode), TransportError: err}
-	case errors.Is(err, yamux.ErrStreamReset):
+		return &network.ConnError{Remote: goAway.Remote, ErrorCode: network.ConnErrorCode(goAway.Code), TransportError: err}
+	case errors.Is(err, mux.ErrLost):
 		return fmt.Errorf("%w: %w", network.ErrReset, err)
 	}
 	return err

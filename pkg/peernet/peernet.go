@@ -31,6 +31,7 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 
 	"peercompute/pkg/mesh"
+	"peercompute/pkg/mux"
 )
 
 // Gate answers who may be connected. It is asked on every connection and again
@@ -56,6 +57,7 @@ type Net struct {
 	host   host.Host
 	gater  *gater
 	guests *guests
+	muxer  *muxer
 
 	looking sync.Mutex // one Discover at a time
 
@@ -73,7 +75,7 @@ func New(cfg Config) (*Net, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Net{cfg: cfg, cancels: map[mesh.PeerID]map[*Stream]struct{}{}}
+	n := &Net{cfg: cfg, muxer: &muxer{}, cancels: map[mesh.PeerID]map[*Stream]struct{}{}}
 	for _, s := range cfg.Listen {
 		a, err := ma.NewMultiaddr(s)
 		if err != nil {
@@ -100,7 +102,7 @@ func New(cfg Config) (*Net, error) {
 		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
 		libp2p.Transport(libp2pquic.NewTransport),
 		libp2p.Security(libp2ptls.ID, newBatchTLS),
-		libp2p.Muxer(muxerID, newMuxer()),
+		libp2p.Muxer(muxerID, n.muxer),
 		libp2p.ConnectionGater(n.gater),
 		libp2p.ResourceManager(limiter),
 		libp2p.ConnectionManager(cm),
@@ -324,7 +326,7 @@ func (n *Net) handle(proto string, allowed func(mesh.PeerID) bool, h func(ctx co
 	n.host.SetStreamHandler(protocol.ID(proto), func(ns network.Stream) {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
-		s := &Stream{Stream: ns, cancel: cancel}
+		s := &Stream{Stream: ns, muxed: n.muxer.find(ns), cancel: cancel}
 		if !n.track(s) {
 			s.Reset()
 			return
@@ -417,10 +419,23 @@ func Mismatch(err error) (answers mesh.PeerID, ok bool) {
 // Stream is one bidirectional stream to a peer. It is a net.Conn.
 type Stream struct {
 	network.Stream
+	muxed  *mux.Stream // under Stream; nil where it is not known
 	cancel context.CancelFunc
 }
 
 var _ net.Conn = (*Stream)(nil)
+
+// ReadOr is Read, except that short pieces that come while it waits may be handed
+// to direct, on the goroutine that receives for all streams of the connection. So
+// direct must not wait: it returns how many bytes it took, and the others are
+// read. An error of direct ends the ReadOr, and what came after that is lost.
+func (s *Stream) ReadOr(b []byte, direct func([]byte) (int, error)) (int, error) {
+	if s.muxed == nil {
+		return s.Read(b)
+	}
+	n, err := s.muxed.ReadOr(b, direct)
+	return n, muxError(err)
+}
 
 // Peer is who is at the other end, as the connection's handshake proved.
 func (s *Stream) Peer() mesh.PeerID { return s.Conn().RemotePeer() }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"peercompute/pkg/mesh"
+	"peercompute/pkg/socket"
 	"peercompute/pkg/wire"
 )
 
@@ -108,7 +109,7 @@ func (t *Tunnels) Serve(ctx context.Context, gateway mesh.PeerID, s Stream) {
 	}
 	defer conn.Close()
 	_ = s.SetDeadline(time.Time{})
-	sp.run(ctx, conn)
+	sp.run(ctx, socket.Wrap(conn))
 }
 
 func (t *Tunnels) dial(ctx context.Context, id mesh.WorkloadID) (net.Conn, error) {

@@ -31,7 +31,7 @@ func (sp *splice) run(ctx context.Context, conn net.Conn) {
 		s.Reset()
 		return
 	}
-	sp.moved.Store(time.Now().UnixNano())
+	sp.touch()
 	end := func() {
 		s.Reset()
 		conn.Close()
@@ -43,7 +43,7 @@ func (sp *splice) run(ctx context.Context, conn net.Conn) {
 
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		switch err := sp.copy(conn, s); {
+		switch err := sp.copy(newSink(sp, conn), s); {
 		case err == nil:
 			closeWrite(conn)
 		case errors.As(err, new(writeError)):
@@ -64,6 +64,9 @@ func (sp *splice) run(ctx context.Context, conn net.Conn) {
 	wg.Wait()
 }
 
+// touch notes that a byte moved.
+func (sp *splice) touch() { sp.moved.Store(time.Now().UnixNano()) }
+
 type writeError struct{ error }
 
 func (e writeError) Unwrap() error { return e.error }
@@ -72,10 +75,14 @@ func (e writeError) Unwrap() error { return e.error }
 func (sp *splice) copy(dst io.Writer, src io.Reader) error {
 	buf := sp.tunnels.buffers.Get().(*[bufferSize]byte)
 	defer sp.tunnels.buffers.Put(buf)
+	read := src.Read
+	if to, ok := dst.(*sink); ok {
+		read = to.read
+	}
 	for {
-		n, err := src.Read(buf[:])
+		n, err := read(buf[:])
 		if n > 0 {
-			sp.moved.Store(time.Now().UnixNano())
+			sp.touch()
 			if _, err := dst.Write(buf[:n]); err != nil {
 				return writeError{err}
 			}

@@ -21,7 +21,7 @@ const module = "peercompute"
 // floors orders the packages: each imports only lower floors, or its own
 // subfolders. A package that is missing here fails the test, so that a new one gets its place.
 var floors = map[string]int{
-	"pkg/mesh": 0, "pkg/fuel": 1, "pkg/frame": 0, "seccomp": 0,
+	"pkg/mesh": 0, "pkg/fuel": 1, "pkg/frame": 0, "pkg/mux": 0, "pkg/socket": 0, "seccomp": 0,
 	"pkg/wire": 1, "pkg/identity": 1, "pkg/store": 1, "pkg/event": 1, "pkg/blob": 1, "pkg/lend": 1,
 	"pkg/audit":     2, // below trust, which records its changes in their own transactions
 	"pkg/trust":     3,
@@ -57,6 +57,8 @@ var owners = map[string][]string{
 var narrow = map[string][]string{
 	"pkg/mesh":          {},
 	"pkg/frame":         {},
+	"pkg/mux":           {},
+	"pkg/socket":        {},
 	"seccomp":           {},
 	"pkg/fuel":          {"pkg/mesh"},
 	"pkg/wire":          {"pkg/mesh", "pkg/frame"},
@@ -70,7 +72,7 @@ var narrow = map[string][]string{
 	"pkg/lend":          {"pkg/mesh"},
 	"pkg/driver/docker": {"pkg/mesh", "pkg/driver", "seccomp"},
 	"pkg/driver/wasm":   {"pkg/mesh", "pkg/driver", "pkg/fuel", "pkg/frame"},
-	"pkg/publish":       {"pkg/mesh", "pkg/wire"},
+	"pkg/publish":       {"pkg/mesh", "pkg/wire", "pkg/socket"},
 	"pkg/jobs":          {"pkg/mesh", "pkg/store", "pkg/driver"},
 	"pkg/control":       {"pkg/mesh", "pkg/frame"},
 	"cmd/peerctl":       {"pkg/mesh", "pkg/control"},

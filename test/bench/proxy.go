@@ -91,6 +91,15 @@ func measureProxy(ctx context.Context, b *bench, out *Section) error {
 	return measureBesideBulk(ctx, out, hello, rounds, d)
 }
 
+// What the tunnel may cost, as shares of what nginx reaches as a plain local proxy
+// in the same run. The design asks for 0.14 ms and 0.6 GB/s on a machine where
+// nginx had 0.053 ms and 1.45 GB/s; another machine, or the same one on another
+// day, is two to three times slower at both.
+const (
+	mostLatency = 2.64 // of one connection
+	leastBulk   = 0.41 // of 64 × 1 MiB
+)
+
 // measureLoad adds the rows of one load.
 func measureLoad(ctx context.Context, out *Section, all []subject, l proxyLoad, rounds int, d time.Duration, what string) error {
 	var rate, half, most, cost series
@@ -127,11 +136,11 @@ func measureLoad(ctx context.Context, out *Section, all []subject, l proxyLoad, 
 	case l == proxyLoad{64, false}:
 		row = row.want(tunnelled, "≥ 0.15 of direct", func(c Cell) bool { return c.Ratio >= 0.15 })
 	case l == proxyLoad{64, true}:
-		row = row.want(tunnelled, "≥ 0.6 GB/s", func(c Cell) bool { return c.Median >= 0.6 })
+		row = row.wantBeside(tunnelled, nginx, "≥ 0.41", func(share float64) bool { return share >= leastBulk })
 	}
 	out.Rows = append(out.Rows, row)
 	if l.conns == 1 && !l.large {
-		row := half.row(l.String()+what+", p50", "ms", order...).want(tunnelled, "≤ 0.14 ms", func(c Cell) bool { return c.Median <= 0.14 })
+		row := half.row(l.String()+what+", p50", "ms", order...).wantBeside(tunnelled, nginx, "≤ 2.64", func(share float64) bool { return share <= mostLatency })
 		out.Rows = append(out.Rows, row, most.row(l.String()+what+", p99", "ms", order...))
 	}
 	if l.conns == 64 && len(cost.who) > 0 {

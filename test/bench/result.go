@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -110,6 +111,18 @@ func (r Row) cell(who string) Cell {
 func (r Row) want(who, text string, f func(Cell) bool) Row {
 	if c := r.cell(who); len(c.Samples) > 0 {
 		r.Target = &Target{Text: text, Met: f(c)}
+	}
+	return r
+}
+
+// wantBeside sets a target that is a share of what another subject reaches in the
+// same run. Where that one was not measured, or has nothing to compare, there is
+// no target.
+func (r Row) wantBeside(who, other, text string, f func(share float64) bool) Row {
+	c, o := r.cell(who), r.cell(other)
+	if len(c.Samples) > 0 && o.Median > 0 {
+		share := c.Median / o.Median
+		r.Target = &Target{Text: fmt.Sprintf("%s of %s's, is %.2f", text, other, share), Met: f(share)}
 	}
 	return r
 }

@@ -44,6 +44,25 @@ func TestRowComparesWithItsFirstCell(t *testing.T) {
 	}
 }
 
+func TestTargetBesideAnother(t *testing.T) {
+	var s series
+	s.add("direct", 1)
+	s.add("gateway", 5)
+	s.add("nginx", 2)
+	r := s.row("latency", "ms")
+	for most, met := range map[float64]bool{2.4: false, 2.6: true} {
+		got := r.wantBeside("gateway", "nginx", "≤ some", func(share float64) bool { return share <= most }).Target
+		if got == nil || got.Met != met || got.Text != "≤ some of nginx's, is 2.50" {
+			t.Errorf("at most %v: got %+v", most, got)
+		}
+	}
+	for _, pair := range [][2]string{{"gateway", "nobody"}, {"nobody", "nginx"}} {
+		if got := r.wantBeside(pair[0], pair[1], "", func(float64) bool { return true }); got.Target != nil {
+			t.Errorf("%v: a target for what was not measured: %+v", pair, got.Target)
+		}
+	}
+}
+
 func TestResultIsSavedAndPrinted(t *testing.T) {
 	var s series
 	s.add("direct", 100)
