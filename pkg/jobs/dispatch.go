@@ -147,7 +147,9 @@ func (q *Queue) register(ctx context.Context, j Job) (*run, context.Context) {
 
 // run is the life of one run of a job.
 func (q *Queue) run(ctx context.Context, r *run) {
+	q.mu.Lock()
 	j := r.job
+	q.mu.Unlock()
 	res, err := q.cfg.Execute(ctx, j, r.spools[partOutput], r.spools[partLog])
 	cause := context.Cause(ctx)
 	r.cancel(nil)
@@ -179,8 +181,9 @@ func (q *Queue) run(ctx context.Context, r *run) {
 	}
 	q.mu.Lock()
 	delete(q.live, j.ID)
-	if q.held[j.Owner]--; q.held[j.Owner] == 0 {
-		delete(q.held, j.Owner)
+	owner := r.job.Owner // it may have changed its key meanwhile
+	if q.held[owner]--; q.held[owner] <= 0 {
+		delete(q.held, owner)
 	}
 	q.mu.Unlock()
 	q.letGo(r)

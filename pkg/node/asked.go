@@ -345,6 +345,7 @@ func (n *Node) refresh(ctx context.Context, k asked) (asked, error) {
 func (n *Node) learn(ctx context.Context, k asked, v wire.JobView) (asked, error) {
 	k.View = v
 	var rec *receipt.Record
+	runner := k.Peer
 	if v.State == string(jobs.Done) {
 		k.Settled = true
 		if len(v.Receipt) > 0 {
@@ -353,11 +354,14 @@ func (n *Node) learn(ctx context.Context, k asked, v wire.JobView) (asked, error
 				return k, err
 			}
 			rec = &r
+			if signed, err := wire.OpenReceipt(v.Receipt); err == nil {
+				runner = signed.Runner
+			}
 		}
 	}
 	return k, n.m.Store.Update(ctx, func(tx *store.Tx) error {
 		if rec != nil {
-			if err := receipt.Add(tx, *rec); err != nil {
+			if err := n.addReceipt(tx, *rec, runner); err != nil {
 				return err
 			}
 		}
@@ -374,8 +378,15 @@ func (n *Node) judge(k asked, v wire.JobView) (receipt.Record, error) {
 	if err != nil {
 		return receipt.Record{}, mesh.Errorf(mesh.Forged, "%s sent a receipt that does not hold", n.m.Trust.Name(k.Peer)).WithRule("receipt.signature").Because(err)
 	}
+	runner, asker := k.Peer, n.m.Key.ID
+	if n.m.Trust.Resolve(r.Runner) == runner { // signed with the key that it had then
+		runner = r.Runner
+	}
+	if n.m.Mine(r.Asker) {
+		asker = r.Asker
+	}
 	e := receipt.Received{
-		Runner: k.Peer, Asker: n.m.Key.ID, Request: v.Request, Seed: (*wire.Digest)(&k.Seed), Whole: true, Sent: uint64(k.InputSize),
+		Runner: runner, Asker: asker, Request: v.Request, Seed: (*wire.Digest)(&k.Seed), Whole: true, Sent: uint64(k.InputSize),
 		Input: func(size uint64) (wire.Digest, bool) { return n.inputPrefix(k, size) },
 	}
 	if v.Exit != nil {

@@ -148,7 +148,7 @@ func (n *Node) execute(ctx context.Context, t task) (ran, error) {
 	settle, settled := n.settling(t.w.Owner, t.request, burntBy(got.Exit, t.w.Spec))
 	return ran{
 		Ran: got, receipt: rec.Envelope, held: held,
-		keep: func(tx *store.Tx) error { return errors.Join(settle(tx), receipt.Add(tx, rec)) },
+		keep: func(tx *store.Tx) error { return errors.Join(settle(tx), n.addReceipt(tx, rec, t.w.Owner)) },
 		kept: func() {
 			n.mark(t.request, func(j *heldJob) { j.settled = true })
 			settled()

@@ -65,6 +65,7 @@ type Node struct {
 	jobs  map[wire.Digest]heldJob // jobs that run, by the request that asked for them
 
 	waiting map[mesh.PeerID]*blob.Store // inputs of queued jobs, by owner
+	moving  mesh.PeerID                 // the new ID of whose key is just changing
 
 	states states // as last told
 }

@@ -32,12 +32,17 @@ import (
 // Bounds of the inputs that wait, in bytes.
 const maxQueuedInputs = 64 << 20 // of one owner
 
+const inputExt = ".in" // of the files that hold them
+
 // openQueue prepares the queue; nothing runs yet.
 func (n *Node) openQueue() (err error) {
 	n.queue, err = jobs.New(jobs.Config{
 		Store: n.m.Store, Dir: filepath.Join(n.queueDir(), "out"), Now: n.m.Now, Log: n.log,
 		Admit: n.admitQueued, Undo: n.undoQueued, Release: n.releaseQueued, Execute: n.executeQueued,
 	})
+	if err == nil {
+		err = n.tidyInputs()
+	}
 	return err
 }
 
@@ -57,7 +62,7 @@ func (n *Node) queuedInputs(owner mesh.PeerID) (*blob.Store, error) {
 		return s, nil
 	}
 	s, err := blob.Open(blob.Config{
-		Dir: n.inputDir(owner), Noun: "input", Ext: ".in", One: wire.MaxInput, Max: maxQueuedInputs, Hint: "submit the job again, which sends it along",
+		Dir: n.inputDir(owner), Noun: "input", Ext: inputExt, One: wire.MaxInput, Max: maxQueuedInputs, Hint: "submit the job again, which sends it along",
 	})
 	if err == nil {
 		n.waiting[owner] = s
@@ -103,7 +108,10 @@ func (n *Node) admitQueued(ctx context.Context) func(*store.Tx, jobs.Job) error 
 				return mesh.Errorf(mesh.Unavailable, "this machine is locked down")
 			}
 			var ok bool
-			if g, ok = n.m.Trust.Get(j.Owner); !ok {
+			if g, ok = n.m.Trust.Get(j.Owner); !ok && n.isMoving(j.Owner) {
+				return mesh.Errorf(mesh.Unavailable, "the key of its owner is just changing")
+			}
+			if !ok {
 				return mesh.Errorf(mesh.Untrusted, "the trust in the asker ended before it was the job's turn")
 			}
 		}
@@ -135,11 +143,7 @@ func (n *Node) executeQueued(ctx context.Context, j jobs.Job, stdout, stderr io.
 	}
 	var stdin io.Reader = bytes.NewReader(nil)
 	if j.Input != "" {
-		inputs, err := n.queuedInputs(j.Owner)
-		if err != nil {
-			return jobs.Result{}, err
-		}
-		f, err := inputs.Open(j.Input)
+		f, err := n.openInput(j.Owner, j.Input)
 		if err != nil {
 			return jobs.Result{}, err
 		}

@@ -64,6 +64,9 @@ func (n *Node) rekey(tx *store.Tx, from, to mesh.PeerID) error {
 	if err := admission.MoveFuel(tx, from, to); err != nil {
 		return err
 	}
+	if err := n.rekeyJobs(tx, from, to); err != nil {
+		return err
+	}
 	return receipt.Rekey(tx, from, to)
 }
 
@@ -78,6 +81,7 @@ func (n *Node) rekeyed(from, to mesh.PeerID) {
 	}
 	n.mu.Unlock()
 	n.fuel.rekey(from, to)
+	n.rekeyedJobs(from, to)
 	n.gateways.poke()
 }
 
