@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -44,4 +46,18 @@ func (n *fakeNode) identityRoutes(handle func(string, func(*http.Request) (any, 
 		n.alarms = slices.Delete(n.alarms, at, at+1)
 		return a, nil
 	})
+}
+
+// playExport answers with a backup that is none; one passphrase cuts it short.
+func playExport(w http.ResponseWriter, r *http.Request) {
+	var in control.Export
+	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+		refuse(w, mesh.Errorf(mesh.Invalid, "malformed"))
+		return
+	}
+	text := fmt.Sprintf("sealed with: %s\n", in.Passphrase)
+	if in.Passphrase == "cut me short please" {
+		w.Header().Set("Content-Length", "1000")
+	}
+	_, _ = w.Write([]byte(text))
 }

@@ -53,6 +53,7 @@ func FuzzBodies(f *testing.F) {
 		one[AddPeer](t, data)
 		one[Approve](t, data)
 		one[Deploy](t, data)
+		one[Export](t, data)
 		one[GrantChange](t, data)
 		one[JoinInvite](t, data)
 		one[KnockAt](t, data)

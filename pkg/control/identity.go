@@ -82,6 +82,7 @@ type Identity interface {
 	Alarms(ctx context.Context) ([]Alarm, error)
 	DismissAlarm(ctx context.Context, id uint64) (Alarm, error)
 	Rotate(ctx context.Context, r Rotate) (Rotation, error)
+	Export(ctx context.Context, e Export) ([]byte, error) // whole and encrypted
 }
 
 func (s *Server) identityRoutes(get func(string, handler)) {

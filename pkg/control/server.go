@@ -188,6 +188,7 @@ func (s *Server) routes() http.Handler {
 		return m.Join(r.Context(), j)
 	})
 	s.identityRoutes(get)
+	s.backupRoutes(mux)
 	journalRoutes(mux, get, m)
 	s.meetingRoutes(mux, get)
 	if s.cfg.Workloads != nil {

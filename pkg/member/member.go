@@ -45,6 +45,8 @@ type Config struct {
 	Announce  string        // tell the local network that this node is there, under this name; empty = do not
 	Log       *slog.Logger
 	Now       func() time.Time // nil = time.Now
+
+	WorkFactor int // of the passphrases of backups; 0 = backup.WorkFactor. Tests take less
 }
 
 // Member is an open node. Its fields are set by Open and not changed after.
@@ -124,6 +126,9 @@ func Open(cfg Config) (_ *Member, err error) {
 			m.Close()
 		}
 	}()
+	if err := checkFinished(cfg.Home); err != nil {
+		return nil, err
+	}
 	if err := m.openState(); err != nil {
 		return nil, err
 	}

@@ -163,14 +163,8 @@ func (l *List) put(ctx context.Context, actor string, g Grant, also func(*store.
 
 // Check says what would keep g from being added or replaced now.
 func (l *List) Check(g Grant) error {
-	if err := g.validate(); err != nil {
+	if err := l.checkAlone(g); err != nil {
 		return err
-	}
-	if err := identity.CheckPeer(g.Peer); err != nil {
-		return err
-	}
-	if g.Peer == l.self {
-		return mesh.Errorf(mesh.Invalid, "that is this machine's own ID").WithHint("add the ID that the other machine prints with: peerctl whoami")
 	}
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -185,6 +179,20 @@ func (l *List) Check(g Grant) error {
 	}
 	if _, exists := l.grants[g.Peer]; !exists && len(l.grants) >= MaxPeers {
 		return mesh.Errorf(mesh.Quota, "the trust list is full: %d peers", MaxPeers).WithHint("remove some: peerctl peers remove")
+	}
+	return nil
+}
+
+// checkAlone says what is wrong with g, whoever else is on the list.
+func (l *List) checkAlone(g Grant) error {
+	if err := g.validate(); err != nil {
+		return err
+	}
+	if err := identity.CheckPeer(g.Peer); err != nil {
+		return err
+	}
+	if g.Peer == l.self {
+		return mesh.Errorf(mesh.Invalid, "that is this machine's own ID").WithHint("add the ID that the other machine prints with: peerctl whoami")
 	}
 	return nil
 }

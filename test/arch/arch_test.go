@@ -27,7 +27,7 @@ var floors = map[string]int{
 	"pkg/trust":     3,
 	"pkg/receipt":   3,
 	"pkg/alarm":     3,
-	"pkg/admission": 4, "pkg/peernet": 4,
+	"pkg/admission": 4, "pkg/peernet": 4, "pkg/backup": 4,
 	"pkg/driver": 5, "pkg/request": 5, "pkg/heartbeat": 5,
 	"pkg/driver/docker": 6, "pkg/driver/wasm": 6,
 	"pkg/supervisor": 7, "pkg/jobs": 7, "pkg/publish": 7,
@@ -47,6 +47,7 @@ var owners = map[string][]string{
 	"github.com/libp2p/go-libp2p":                {"pkg/peernet"},
 	"github.com/libp2p/zeroconf":                 {"pkg/peernet"},
 	"rsc.io/qr":                                  {"cmd/peerctl"},
+	"filippo.io/age":                             {"pkg/backup"},
 	"github.com/libp2p/go-libp2p/core/peer":      {"pkg/mesh", "pkg/wire", "pkg/identity", "pkg/peernet"},
 	"github.com/libp2p/go-libp2p/core/crypto":    {"pkg/wire", "pkg/identity", "pkg/peernet"},
 	"github.com/libp2p/go-libp2p/core/crypto/pb": {"pkg/wire", "pkg/identity"},
@@ -67,6 +68,7 @@ var narrow = map[string][]string{
 	"pkg/audit":         {"pkg/mesh", "pkg/store"},
 	"pkg/blob":          {"pkg/mesh"},
 	"pkg/receipt":       {"pkg/mesh", "pkg/wire", "pkg/store"},
+	"pkg/backup":        {"pkg/mesh", "pkg/wire", "pkg/identity", "pkg/trust"},
 	"pkg/event":         {"pkg/mesh"},
 	"pkg/driver":        {"pkg/mesh"},
 	"pkg/lend":          {"pkg/mesh"},
@@ -241,7 +243,7 @@ func TestWhatProgramsReach(t *testing.T) {
 		"cmd/peergate": {"github.com/tetratelabs/wazero", "github.com/docker/docker", module + "/pkg/driver"},
 		"cmd/peerctl": {
 			"github.com/tetratelabs/wazero", "github.com/docker/docker", "github.com/libp2p/go-libp2p/p2p",
-			"github.com/libp2p/go-libp2p/core/host", "github.com/libp2p/go-libp2p/core/crypto", module + "/pkg/peernet", module + "/pkg/identity",
+			"github.com/libp2p/go-libp2p/core/host", "github.com/libp2p/go-libp2p/core/crypto", "filippo.io/age", module + "/pkg/peernet", module + "/pkg/identity",
 		},
 	} {
 		reached := reach(t, module+"/"+program)
