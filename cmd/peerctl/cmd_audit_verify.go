@@ -15,8 +15,9 @@ func cmdAuditVerify(a *app) *cobra.Command {
 		Use:   "verify [FILE]",
 		Short: "Check that no entry was changed, dropped or swapped",
 		Long: `Checks the whole chain of this node's audit log, or of one that was exported, and
-names the first broken entry. A log that was written anew from end to end only its
-peers can tell: they are shown its head, and keep it.`,
+names the first broken entry. A log that was written anew from end to end holds too:
+so this node's is also compared with the heads that its peers countersigned in
+heartbeats. Peers keep those as well, and say so if they miss one.`,
 		Example: `  peerctl audit verify
   peerctl audit verify bob.jsonl`,
 		Args: cobra.MaximumNArgs(1),
@@ -48,6 +49,9 @@ func (a *app) verifyAudit(ctx context.Context, c *control.Client, files []string
 	whole := "the log is empty"
 	if r.Entries > 0 {
 		whole = fmt.Sprintf("%d entries, from %d to %d, hold; the head is %s", r.Entries, r.First, r.HeadSeq, r.HeadHash)
+	}
+	if r.Witnessed > 0 {
+		whole += fmt.Sprintf("; it agrees with what %d peers countersigned", r.Witnessed)
 	}
 	switch r.Standing {
 	case "held":

@@ -410,3 +410,31 @@ func BenchmarkAppend(b *testing.B) {
 		b.Fatal(err)
 	}
 }
+
+// That an entry was dropped explains the lack of one from long ago, and not of one
+// that was the head moments ago.
+func TestDroppedMomentsAgoIsNoAnswer(t *testing.T) {
+	l, st := open(t)
+	write(t, st, 1)
+	old, err := l.Head()
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, st, MaxEntries)
+	if s, err := l.Standing(old); err != nil || s != Dropped {
+		t.Fatalf("the first entry is %v, %v; this test shows nothing", s, err)
+	}
+	for ago, want := range map[time.Duration]bool{0: false, soonestDrop - 1: false, soonestDrop: true, 24 * time.Hour: true} {
+		if ok, err := l.Contains(old, began.Add(-ago)); err != nil || ok != want {
+			t.Errorf("heard %s ago: contained %t, %v", ago, ok, err)
+		}
+	}
+	now, err := l.Head()
+	if err != nil {
+		t.Fatal(err)
+	}
+	now.Hash[0]++
+	if ok, err := l.Contains(now, began.Add(-24*time.Hour)); err != nil || ok {
+		t.Errorf("a head that never was: contained %t, %v", ok, err)
+	}
+}

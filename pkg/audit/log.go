@@ -74,6 +74,20 @@ func (l *Log) Standing(h Head) (s Standing, err error) {
 	return s, err
 }
 
+// soonestDrop is how long an honest node takes at least to write so much that an
+// entry goes: its disk would have to take more than 6,000 entries a second.
+const soonestDrop = 10 * time.Second
+
+// Contains reports whether an earlier head, which was this log's at that time, still
+// is part of it. That it was dropped since is no answer for one of moments ago.
+func (l *Log) Contains(h Head, at time.Time) (bool, error) {
+	s, err := l.Standing(h)
+	if err != nil || s != Dropped {
+		return s == Held, err
+	}
+	return l.cfg.Now().Sub(at).Abs() >= soonestDrop, nil
+}
+
 // Read returns up to most entries, from the one numbered from on. What cannot be
 // read is an error; whether the chain holds only Verify says.
 func (l *Log) Read(from uint64, most int) ([]Line, error) {

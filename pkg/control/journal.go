@@ -47,6 +47,9 @@ type AuditReport struct {
 	// Standing says of an export how its head stands in this node's log: held,
 	// dropped (too old to tell) or foreign. It is empty for the log itself.
 	Standing string `json:"standing,omitempty"`
+	// Witnessed is how many peers' countersignatures of this node's log it agrees
+	// with.
+	Witnessed int `json:"witnessed,omitempty"`
 }
 
 // EventQuery narrows GET /v1/events.

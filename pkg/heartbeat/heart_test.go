@@ -84,7 +84,7 @@ func (n *node) open() {
 			return s
 		},
 		Mine: func(p mesh.PeerID) bool { return p == n.key.ID },
-		Contains: func(trust, _ wire.Head) (bool, error) {
+		Contains: func(trust, _ wire.Head, _ time.Time) (bool, error) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			return trust.Seq == 0 || slices.Contains(n.log, trust), nil

@@ -73,8 +73,9 @@ type Config struct {
 	Self func(to mesh.PeerID) Self
 	// Mine says whether this node is, or was, the one with that ID.
 	Mine func(mesh.PeerID) bool
-	// Contains says whether this node's logs still contain these heads.
-	Contains func(trust, audit wire.Head) (bool, error)
+	// Contains says whether this node's logs still contain these heads, which were
+	// theirs at that time.
+	Contains func(trust, audit wire.Head, at time.Time) (bool, error)
 	// RolledBack is called when a peer has proved, by a heartbeat that this node
 	// signed, that its logs have lost what they held.
 	RolledBack func(ctx context.Context, by mesh.PeerID, evidence *wire.Heartbeat)
@@ -334,7 +335,7 @@ func (h *Heart) examine(ctx context.Context, by mesh.PeerID, earlier []byte) {
 	if was.Incarnation != h.cfg.Self(by).Incarnation {
 		return
 	}
-	ok, err := h.cfg.Contains(was.Trust, was.Audit)
+	ok, err := h.cfg.Contains(was.Trust, was.Audit, time.UnixMilli(was.Time))
 	if err != nil {
 		h.cfg.Log.Error("cannot look into the logs", "err", err)
 		return

@@ -80,15 +80,14 @@ func (m *Member) describeSelf(to mesh.PeerID) heartbeat.Self {
 	return s
 }
 
-// logsContain says whether both logs still hold what was their head once. Old
+// logsContain says whether both logs still hold what was their head at a time. Old
 // entries of the audit log go, and leave a mark that says so.
-func (m *Member) logsContain(trusted, audited wire.Head) (bool, error) {
+func (m *Member) logsContain(trusted, audited wire.Head, at time.Time) (bool, error) {
 	ok, err := m.Trust.Contains(trusted.Seq, trusted.Hash)
 	if err != nil || !ok {
 		return false, err
 	}
-	s, err := m.Audit.Standing(audit.Head{Seq: audited.Seq, Hash: audited.Hash})
-	return s != audit.Foreign, err
+	return m.Audit.Contains(audit.Head{Seq: audited.Seq, Hash: audited.Hash}, at)
 }
 
 // exchangeHeartbeat carries one heartbeat to a peer.

@@ -25,11 +25,11 @@ func TestRolledBackNodeDeniesEverybody(t *testing.T) {
 	}
 	seq, hash := m.Trust.Head()
 	evidence := &wire.Heartbeat{Incarnation: m.Store.Incarnation(), Trust: wire.Head{Seq: seq, Hash: hash}}
-	if ok, err := m.logsContain(evidence.Trust, evidence.Audit); err != nil || !ok {
+	if ok, err := m.logsContain(evidence.Trust, evidence.Audit, m.Now()); err != nil || !ok {
 		t.Fatalf("the log does not contain its own head: %v", err)
 	}
 	evidence.Trust.Seq++
-	if ok, err := m.logsContain(evidence.Trust, evidence.Audit); err != nil || ok {
+	if ok, err := m.logsContain(evidence.Trust, evidence.Audit, m.Now()); err != nil || ok {
 		t.Fatalf("the log contains what it never held: %v", err)
 	}
 	before := m.Store.Incarnation()

@@ -127,7 +127,12 @@ func (a *api) ExportAudit(ctx context.Context, w io.Writer) error {
 
 func (a *api) VerifyAudit(context.Context) (control.AuditReport, error) {
 	r, err := a.m.Audit.Verify()
-	return report(r), err
+	out := report(r)
+	if err != nil {
+		return out, err
+	}
+	out.Witnessed, err = a.m.compareWitnessed()
+	return out, err
 }
 
 func report(r audit.Report) control.AuditReport {
