@@ -1,12 +1,17 @@
 package main
 
 import (
+	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
 
 	"peercompute/pkg/control"
 	"peercompute/pkg/mesh"
@@ -46,6 +51,34 @@ func (n *fakeNode) identityRoutes(handle func(string, func(*http.Request) (any, 
 		n.alarms = slices.Delete(n.alarms, at, at+1)
 		return a, nil
 	})
+	handle("POST /v1/identity/rotate", func(r *http.Request) (any, error) {
+		var in control.Rotate
+		if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+			return nil, err
+		}
+		if !in.Compromised && in.Overlap < time.Minute {
+			return nil, mesh.Errorf(mesh.Invalid, "both keys count for %s; from 1m to 24h is possible", in.Overlap)
+		}
+		old := n.whoami().ID
+		n.rotated = playedKey(old)
+		return control.Rotation{
+			Old: old, New: n.rotated, Compromised: in.Compromised, Told: []string{"bob"}, Waiting: []control.Untold{{Peer: "gate", Reason: "it is away"}},
+		}, nil
+	})
+}
+
+// playedKey is another key than old, the same each time.
+func playedKey(old mesh.PeerID) mesh.PeerID {
+	seed := sha256.Sum256([]byte(old))
+	k, err := crypto.UnmarshalEd25519PrivateKey(ed25519.NewKeyFromSeed(seed[:]))
+	if err != nil {
+		panic(err)
+	}
+	id, err := peer.IDFromPrivateKey(k)
+	if err != nil {
+		panic(err)
+	}
+	return id
 }
 
 // playExport answers with a backup that is none; one passphrase cuts it short.

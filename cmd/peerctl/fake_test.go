@@ -44,6 +44,7 @@ type fakeNode struct {
 	began     time.Time
 	lends     control.Lend
 	alarms    []control.Alarm
+	rotated   mesh.PeerID // the new key, once there is one
 }
 
 // startFake serves a fresh node on home's socket until the test ends.
@@ -172,7 +173,11 @@ func asControl(err error) *control.Error {
 }
 
 func (n *fakeNode) whoami() control.Whoami {
-	return control.Whoami{ID: mustPeer(idSelf), Addrs: []string{"/ip4/192.0.2.1/tcp/4001/p2p/" + idSelf}, Role: "peer", Version: "v0.0.0-fake"}
+	who := control.Whoami{ID: mustPeer(idSelf), Addrs: []string{"/ip4/192.0.2.1/tcp/4001/p2p/" + idSelf}, Role: "peer", Version: "v0.0.0-fake"}
+	if n.rotated != "" {
+		who.ID = n.rotated
+	}
+	return who
 }
 
 func (n *fakeNode) status() control.Status {
