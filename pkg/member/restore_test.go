@@ -133,7 +133,7 @@ func TestRestoreRefuses(t *testing.T) {
 		if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Restore(t.Context(), home, data, secret, time.Now); mesh.AsError(err).Rule != "restore.empty" {
+		if _, err := Restore(t.Context(), home, data, secret, time.Now); err == nil || mesh.AsError(err).Rule != "restore.empty" {
 			t.Errorf("with %s in it: %v", name, err)
 		}
 		if got, err := os.ReadFile(path); err != nil || string(got) != "x" {
