@@ -82,6 +82,7 @@ func routes() http.Handler {
 	})
 	// Three ways to be in trouble, to see what becomes of it.
 	mux.HandleFunc("GET /spin", func(http.ResponseWriter, *http.Request) {
+		//lint:ignore SA5002 to spin is what it is for
 		for {
 		}
 	})

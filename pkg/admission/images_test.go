@@ -131,8 +131,8 @@ func TestHostsNeedGrants(t *testing.T) {
 		{"what cannot be read", []string{"127.1:80"}, []string{"allow"}, false, "--egress allow,private"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			p, g, s, u := ample()
-			s = mesh.Spec{Runtime: mesh.Wasm, Name: "x", Egress: mesh.EgressAllow, Hosts: tc.hosts}.WithDefaults()
+			p, g, _, u := ample()
+			s := mesh.Spec{Runtime: mesh.Wasm, Name: "x", Egress: mesh.EgressAllow, Hosts: tc.hosts}.WithDefaults()
 			g.Quota.Egress = tc.grants
 			d := Decide(p, g, s, u)
 			if d.Allow != tc.want || !tc.want && (d.Rule != "grant.egress" || d.Ask != tc.ask) {

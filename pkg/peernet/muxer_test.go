@@ -90,7 +90,7 @@ func TestMuxerErrors(t *testing.T) {
 		t.Errorf("after a reset the other end read %v", err)
 	}
 
-	if s, err = client.OpenStream(t.Context()); err != nil {
+	if _, err = client.OpenStream(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if in, err = server.AcceptStream(); err != nil {

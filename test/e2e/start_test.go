@@ -71,11 +71,12 @@ func TestLostState(t *testing.T) {
 		t.Errorf("a new state knows peers: %s", peers)
 	}
 	alice.Stop()
-	// A state file of another life is accepted back; it belongs to the same key.
+	// A state file of another life comes back only on the owner's word.
 	if err := os.Rename(state+".old", state); err != nil {
 		t.Fatal(err)
 	}
-	alice.Start()
+	says(t, start(t, alice, alice.RunArgs()...), "rolled back", "next:", "--old-state")
+	alice.Start("--old-state")
 	if peers := alice.Must("peers", "ls"); !strings.Contains(peers, "friend") {
 		t.Errorf("the restored state has lost its peer:\n%s", peers)
 	}

@@ -93,7 +93,6 @@ type node struct {
 	key    *identity.Key
 	listen string
 
-	mu  sync.Mutex
 	off time.Duration
 	cmd *exec.Cmd
 	in  io.Writer

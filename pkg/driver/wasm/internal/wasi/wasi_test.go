@@ -203,8 +203,7 @@ func TestRequestBeginsWithTheFirstLookAtIt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			begun := 0
 			var answer bytes.Buffer
-			var s *stand
-			s = newStand(t, func(g *Guest) {
+			s := newStand(t, func(g *Guest) {
 				g.Stdout = nil
 				g.Begin = func() { begun++; g.Env = []string{"B=22"}; g.Stdout = &answer; g.Stdin = strings.NewReader("asked") }
 			})
