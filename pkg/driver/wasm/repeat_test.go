@@ -151,9 +151,9 @@ func TestSameRunInterpreted(t *testing.T) {
 // run is repeated.
 func TestTrueTimeIsRepeated(t *testing.T) {
 	probe := guests.build(t, "./testdata/probe")
-	call := guestCall{Name: "guest", Args: []string{"world:8"}, Memory: 64 << 20, MilliCPU: 1000, Fuel: 1 << 40, Timeout: time.Minute}
+	call := guestCall{Name: "guest", Args: []string{"world:8"}, Memory: 64 << 20, MilliCPU: 1000, Fuel: 1 << 40, Timeout: time.Minute, Wall: true}
 	job := func(r *driver.Record) ran {
-		return in(t, wazero.NewRuntimeConfigInterpreter(), probe, call, "", func(i *instance) { i.wall, i.record = true, r })
+		return in(t, wazero.NewRuntimeConfigInterpreter(), probe, call, "", func(i *instance) { i.record = r })
 	}
 	record := driver.NewRecord(1 << 20)
 	first := job(record)
