@@ -259,9 +259,15 @@ func (g *gateways) serve(ctx context.Context, l *link, confirmed map[mesh.Worklo
 
 // session keeps the gateway's routes right until the connection goes.
 func (g *gateways) session(ctx context.Context, l *link, confirmed map[mesh.WorkloadID]bool) {
-	for {
-		g.sync(ctx, l, confirmed)
-		t := time.NewTimer(recheck)
+	for failures := 0; ; {
+		pause := recheck
+		if g.sync(ctx, l, confirmed) {
+			failures = 0
+		} else { // a name that should be gone is not left to the next round
+			pause = min(100*time.Millisecond<<min(failures, 8), recheck)
+			failures++
+		}
+		t := time.NewTimer(pause)
 		select {
 		case <-l.wake:
 		case <-t.C:
@@ -277,16 +283,19 @@ func (g *gateways) session(ctx context.Context, l *link, confirmed map[mesh.Work
 	}
 }
 
-func (g *gateways) sync(ctx context.Context, l *link, confirmed map[mesh.WorkloadID]bool) {
+// sync withdraws and publishes what is due; it reports whether all names that
+// should be gone are.
+func (g *gateways) sync(ctx context.Context, l *link, confirmed map[mesh.WorkloadID]bool) (gone bool) {
 	want, err := g.wanted(l.gateway)
 	if err != nil {
 		g.n.log.Error("cannot read the workloads", "err", err)
-		return
+		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	unwanted := func(id mesh.WorkloadID) bool { _, ok := want[id]; return !ok }
 	g.clear(l.gateway, unwanted)
+	gone = true
 	for id := range confirmed {
 		if !unwanted(id) {
 			continue
@@ -295,6 +304,7 @@ func (g *gateways) sync(ctx context.Context, l *link, confirmed map[mesh.Workloa
 		if err := g.n.m.Client.Do(ctx, l.gateway, wire.VerbUnpublish, wire.Ref{Workload: id}, nil); err != nil {
 			// The tunnel refuses it from now on; the gateway hears of it again later.
 			g.n.log.Warn("cannot withdraw a public name; trying again", "workload", id, "err", err)
+			gone = false
 			continue
 		}
 		delete(confirmed, id)
@@ -317,6 +327,7 @@ func (g *gateways) sync(ctx context.Context, l *link, confirmed map[mesh.Workloa
 		g.setURL(id, publication{gateway: l.gateway, url: out.URL})
 		g.n.m.Events.Publish(event.Event{Type: event.Tunnel, Name: "published", Peer: l.gateway, Subject: string(id), Detail: out.URL})
 	}
+	return gone
 }
 
 // wanted lists the workloads that this gateway should route now, with their names.

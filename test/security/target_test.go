@@ -47,9 +47,10 @@ func scale(full int) int {
 // clock is a wall clock that the test sets.
 type clock struct{ atomic.Int64 } // Unix ms
 
-func newClock() *clock               { c := &clock{}; c.Store(1_800_000_000_000); return c }
-func (c *clock) now() time.Time      { return time.UnixMilli(c.Load()) }
-func (c *clock) add(d time.Duration) { c.Add(d.Milliseconds()) }
+func newClock() *clock                  { c := &clock{}; c.Store(1_800_000_000_000); return c }
+func (c *clock) now() time.Time         { return time.UnixMilli(c.Load()) }
+func (c *clock) elapsed() time.Duration { return 0 } // however long the machine takes, nothing but add is time that passes
+func (c *clock) add(d time.Duration)    { c.Add(d.Milliseconds()) }
 
 // target judges envelopes as a node does: real key, state file, trust list and
 // gate, and no network in between, so that a million are soon judged.
@@ -90,7 +91,7 @@ func (g *target) open() (err error) {
 	if g.trust, err = trust.Open(g.store, g.key.ID, g.clock.now); err != nil {
 		return err
 	}
-	g.gate, err = admission.NewGate(admission.Config{Store: g.store, Trust: g.trust, Self: g.key.ID, Now: g.clock.now})
+	g.gate, err = admission.NewGate(admission.Config{Store: g.store, Trust: g.trust, Self: g.key.ID, Now: g.clock.now, Elapsed: g.clock.elapsed})
 	return err
 }
 

@@ -62,6 +62,15 @@ func (n *Node) RunArgs(more ...string) []string {
 
 // Start starts the node and waits until it answers. more are further flags.
 func (n *Node) Start(more ...string) {
+	n.m.t.Helper()
+	if !n.TryStart(more...) {
+		n.m.t.Fatalf("%s did not start: %v\n%s", n.Name, n.cmd.ProcessState, n.LogTail(20))
+	}
+}
+
+// TryStart is Start for a node that may end before it answers; it reports whether
+// it does answer. One that ended is still to be let go of, with Gone.
+func (n *Node) TryStart(more ...string) bool {
 	t := n.m.t
 	t.Helper()
 	if n.cmd != nil {
@@ -95,11 +104,11 @@ func (n *Node) Start(more ...string) {
 		cancel()
 		if err == nil {
 			n.who = who
-			return
+			return true
 		}
 		select {
 		case <-n.done:
-			t.Fatalf("%s did not start: %v\n%s", n.Name, cmd.ProcessState, n.LogTail(20))
+			return false
 		case <-time.After(10 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
