@@ -14,6 +14,7 @@ import (
 type deployFlags struct {
 	workFlags
 	server  serverFlags
+	health  healthFlags
 	port    uint16
 	disk    int64
 	publish bool
@@ -35,7 +36,7 @@ waits until it answers. Prints its URL if it is published, else its ID; what
 happens meanwhile is told on stderr.`,
 		Example: `  peerctl deploy hello.wasm --publish
   peerctl deploy api.wasm --serve --idle 10m --allow-host db.example.org:443
-  peerctl deploy nginx:1.27 --peer bob --port 80 --publish
+  peerctl deploy nginx:1.27 --peer bob --port 80 --publish --health http:/
   peerctl deploy worker:2 --peer bob --memory 512M --env-file prod.env -- --queue mail`,
 		Args:              programArgs("an IMAGE or a FILE.wasm", false),
 		ValidArgsFunction: completeModules,
@@ -57,6 +58,7 @@ happens meanwhile is told on stderr.`,
 func (a *app) addDeployFlags(cmd *cobra.Command, f *deployFlags) {
 	a.addWorkFlags(cmd, &f.workFlags)
 	f.server.add(cmd)
+	f.health.add(cmd)
 	flags := cmd.Flags()
 	portVar(flags, &f.port, "port", "TCP port that a container listens on")
 	sizeVar(flags, &f.disk, "disk", "scratch space of a container (default "+formatSize(mesh.DefaultDisk)+")")
@@ -91,6 +93,9 @@ func (a *app) deploy(ctx context.Context, f *deployFlags, target string, args []
 	}
 	if f.disk != 0 {
 		spec.Resources.Disk = f.disk
+	}
+	if err := f.health.apply(&spec); err != nil {
+		return err
 	}
 	if f.publish {
 		spec.Publish = &mesh.Publication{Gateway: f.gateway}

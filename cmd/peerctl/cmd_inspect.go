@@ -81,6 +81,9 @@ func specLines(line func(key, text string), w control.Workload) {
 		line("port", fmt.Sprint(s.Port))
 	}
 	line("restart", string(s.Restart))
+	if s.Health != nil {
+		line("health", describeHealth(*s.Health))
+	}
 	line("egress", strings.Join(append([]string{string(s.Egress)}, s.Hosts...), " "))
 	line("clock", string(s.Clock))
 	if s.Concurrency > 0 {

@@ -67,6 +67,8 @@ func stateOf(w control.Workload) string {
 		return fmt.Sprintf("pulling %d%%", min(100, p.Done*100/p.Total))
 	case w.State == mesh.Running && w.Status.Idle:
 		return "running (idle)"
+	case w.State == mesh.Running && w.Status.Health != "":
+		return "running (" + w.Status.Health + ")"
 	}
 	return string(w.State)
 }

@@ -69,6 +69,12 @@ func (n *fakeNode) deploy(w http.ResponseWriter, r *http.Request) {
 	if d.Spec.Publish != nil && d.Spec.Publish.Gateway != "down" {
 		work.URL = publicURL(work.Name)
 	}
+	if d.Spec.Health != nil {
+		work.Status.Health = mesh.HealthOK
+		if image == "sick" {
+			work.Status.Health = mesh.Unhealthy("GET / answered 500")
+		}
+	}
 	step(mesh.Running)
 	send(control.DeployEvent{Workload: &work, Done: true})
 }

@@ -71,6 +71,22 @@ type Sleeper interface {
 	Idle() bool
 }
 
+// PortDialer is implemented by tasks that may listen on more ports than the
+// workload's one.
+type PortDialer interface {
+	// DialPort is Dial for another port.
+	DialPort(ctx context.Context, port uint16) (net.Conn, error)
+}
+
+// Prober is implemented by tasks inside which a short program can be run, to see
+// whether they are well.
+type Prober interface {
+	// Probe runs argv with no more rights than the workload itself has and returns
+	// its exit status. When ctx ends first the program may run on, but only one at a
+	// time: the next Probe fails with mesh.Timeout until it has ended.
+	Probe(ctx context.Context, argv []string) (status int, err error)
+}
+
 // Processes is implemented by drivers that run workloads in processes of this
 // machine that work for one owner each.
 type Processes interface {

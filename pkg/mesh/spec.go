@@ -103,6 +103,8 @@ type Spec struct {
 	Concurrency int           `json:"concurrency,omitempty" cbor:"16,keyasint,omitempty"` // requests answered at once; 0 = as many as the peer has by default
 	Idle        time.Duration `json:"idle,omitempty" cbor:"17,keyasint,omitempty"`        // a server without a request is ended after, until the next one; ns
 	FuelDay     uint64        `json:"fuel_day,omitempty" cbor:"18,keyasint,omitempty"`    // units that a server may burn a day, which ends at midnight UTC
+
+	Health *Health `json:"health,omitempty" cbor:"29,keyasint,omitempty"` // nil = it is well as long as it runs
 }
 
 // Bounds of a Spec, so that one request cannot make a record of any size.
@@ -139,6 +141,10 @@ func (s Spec) WithDefaults() Spec {
 	}
 	setDefault(&s.Egress, EgressNone)
 	setDefault(&s.Restart, RestartOnFailure)
+	if s.Health != nil {
+		h := s.Health.WithDefaults()
+		s.Health = &h
+	}
 	return s
 }
 
@@ -199,6 +205,7 @@ func (s Spec) Validate() error {
 		say("egress %q is not supported: only none, and for WASM guests allow", s.Egress)
 	}
 	s.validateGuest(say)
+	s.validateHealth(say)
 	switch s.Restart {
 	case "", RestartNo, RestartOnFailure, RestartAlways:
 	default:

@@ -44,6 +44,9 @@ type Status struct {
 	PublishError string `json:"publish_error,omitempty" cbor:"9,keyasint,omitempty"`
 	// Idle says that nothing of it runs now: the next request starts it.
 	Idle bool `json:"idle,omitempty" cbor:"15,keyasint,omitempty"`
+	// Health is HealthOK, or Unhealthy and why, of a running workload with a health
+	// check; empty = it is not asked.
+	Health string `json:"health,omitempty" cbor:"20,keyasint,omitempty"`
 }
 
 // Progress is how far a long step has come.

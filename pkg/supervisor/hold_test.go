@@ -47,6 +47,9 @@ func (w *world) ended(mesh.Workload, driver.Task) {
 
 // seen is a task as the supervisor gets it: one that can be frozen, or not.
 func (w *world) seen(t *fakeTask) driver.Task {
+	if w.clinic != nil {
+		return patient{t, w.clinic}
+	}
 	if w.pausable {
 		return freezable{t}
 	}

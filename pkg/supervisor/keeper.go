@@ -192,6 +192,8 @@ type outcome struct {
 	exit  *mesh.Exit
 	err   error // it could not be started or watched
 	ready bool
+	late  bool // it ran, and was ended because it did not become ready; err says so
+	old   bool // it was adopted: it had been ready, as far as anyone knows
 	ran   time.Duration
 }
 
@@ -249,6 +251,7 @@ func (k *keeper) once(ctx context.Context, w mesh.Workload) (out outcome) {
 	t := k.task
 	k.work = w
 	k.mu.Unlock()
+	adopted := t != nil
 	if t == nil {
 		k.set(mesh.Pulling, "")
 		digest, err := k.driver.Prepare(ctx, w, func(p mesh.Progress) {
@@ -276,26 +279,53 @@ func (k *keeper) once(ctx context.Context, w mesh.Workload) (out outcome) {
 			out.exit = &x
 		}
 	}()
-	ready := k.awaitReady(waitCtx, t, w.Spec, exited)
-	if ready {
-		k.set(mesh.Running, "")
-	} else if ctx.Err() == nil && !closed(exited) {
-		// It runs but does not answer: that is a failed start.
+	ready, why := k.awaitReady(waitCtx, t, w.Spec, exited)
+	if !ready && ctx.Err() == nil && !closed(exited) {
+		// It runs but does not answer, or not well: that is a failed start.
 		if err := t.Stop(ctx, stopGrace); err != nil {
 			k.sup.cfg.Log.Error("cannot stop a workload that does not answer", "workload", k.id, "err", err)
 		}
 		stopWaiting()
 		<-exited
 		k.ended(w, t)
-		return outcome{err: mesh.Errorf(mesh.Timeout, "it did not answer on port %d within %s", w.Spec.Port, k.sup.cfg.Ready)}
+		return outcome{err: mesh.Errorf(mesh.Timeout, "%s within %s", why, k.sup.cfg.Ready), late: true, old: adopted}
+	}
+	var ill *sick
+	if ready {
+		k.running(w.Spec)
+		ill = k.untilSick(waitCtx, t, w.Spec, exited)
+	}
+	if ill != nil {
+		if err := t.Stop(ctx, stopGrace); err != nil {
+			k.sup.cfg.Log.Error("cannot stop a workload that is unhealthy", "workload", k.id, "err", err)
+			stopWaiting()
+		}
 	}
 	<-exited
 	stopWaiting()
 	out.ready, out.ran = ready, time.Since(began)
+	if ill != nil && ctx.Err() == nil {
+		code := 0
+		if out.exit != nil {
+			code = out.exit.Code
+		}
+		out.exit, out.err = &mesh.Exit{Code: code, Kind: mesh.Unavailable, Reason: mesh.Unhealthy(ill.why)}, nil
+		out.ran = ill.well
+	}
 	if out.exit != nil {
 		k.ended(w, t)
 	}
 	return out
+}
+
+// running shows that the workload answers.
+func (k *keeper) running(spec mesh.Spec) {
+	k.update(func(s *mesh.Status) {
+		*s = mesh.Status{State: mesh.Running, Since: k.sup.cfg.Now(), Restarts: s.Restarts, Digest: s.Digest}
+		if spec.Health != nil {
+			s.Health = mesh.HealthOK
+		}
+	})
 }
 
 func closed(c <-chan struct{}) bool {
@@ -307,29 +337,47 @@ func closed(c <-chan struct{}) bool {
 	}
 }
 
-// awaitReady dials the workload until it answers. One without a port is ready
-// as soon as it is started.
-func (k *keeper) awaitReady(ctx context.Context, t driver.Task, s mesh.Spec, exited <-chan struct{}) bool {
-	if (s.Runtime == mesh.Container && s.Port == 0) || s.Shape == mesh.Job {
-		return !closed(exited)
+// awaitReady dials the workload until it answers, or asks it until it is well. One
+// without a port or a health check is ready as soon as it is started. why is what was
+// missing to the end.
+func (k *keeper) awaitReady(ctx context.Context, t driver.Task, s mesh.Spec, exited <-chan struct{}) (ready bool, why string) {
+	if s.Health == nil && (s.Runtime == mesh.Container && s.Port == 0 || s.Shape == mesh.Job) {
+		return !closed(exited), ""
 	}
 	ctx, cancel := context.WithTimeout(ctx, k.sup.cfg.Ready)
 	defer cancel()
-	for pause := 2 * time.Millisecond; ; pause = min(pause*3/2, 250*time.Millisecond) {
+	answers := func() bool {
 		c, err := t.Dial(ctx)
-		if err == nil {
-			c.Close()
-			return true
+		if err != nil {
+			why = fmt.Sprintf("it did not answer on port %d", s.Port)
+			return false
+		}
+		c.Close()
+		return true
+	}
+	if s.Health != nil {
+		h := s.Health.WithDefaults()
+		answers = func() bool {
+			bad := ask(ctx, t, h)
+			if bad != "" && (ctx.Err() == nil || why == "") { // what the end of the wait broke off says nothing
+				why = "it did not become healthy (" + bad + ")"
+			}
+			return bad == ""
+		}
+	}
+	for pause := 2 * time.Millisecond; ; pause = min(pause*3/2, 250*time.Millisecond) {
+		if answers() {
+			return true, ""
 		}
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
 		case <-exited:
 			timer.Stop()
-			return false
+			return false, why
 		case <-ctx.Done():
 			timer.Stop()
-			return false
+			return false, why
 		}
 	}
 }
@@ -339,6 +387,9 @@ func decide(s mesh.Spec, out outcome, h *history) (mesh.Status, bool) {
 	if out.err != nil {
 		e := mesh.AsError(out.err)
 		st := mesh.Status{State: mesh.Failed, Reason: e.Error()}
+		if out.late && (h.answered || out.old) { // it was good once
+			return st, s.Restart != mesh.RestartNo
+		}
 		switch e.Kind {
 		case mesh.Unavailable, mesh.Internal: // the runtime's trouble, not the workload's
 			return st, e.Kind == mesh.Unavailable || h.failures+1 < firstAttempts || h.answered

@@ -34,7 +34,8 @@ type world struct {
 	deaf     bool      // tasks never answer
 	exits    mesh.Exit // with die, how new tasks end at once
 	die      bool
-	pausable bool // tasks can be frozen
+	pausable bool    // tasks can be frozen
+	clinic   *clinic // how tasks answer health checks; nil = they take no part
 }
 
 func newWorld() *world {
@@ -152,9 +153,14 @@ type life struct {
 
 func live(t *testing.T, st *store.Store, w *world) *life {
 	t.Helper()
+	return liveFor(t, st, w, 300*time.Millisecond)
+}
+
+func liveFor(t *testing.T, st *store.Store, w *world, ready time.Duration) *life {
+	t.Helper()
 	s := New(Config{
 		Store: st, Drivers: map[mesh.Runtime]driver.Driver{mesh.Container: w},
-		Log: slog.New(slog.DiscardHandler), Now: time.Now, Ready: 300 * time.Millisecond,
+		Log: slog.New(slog.DiscardHandler), Now: time.Now, Ready: ready,
 		Hold: w.hold, OnEnd: w.ended,
 	})
 	ctx, cancel := context.WithCancel(context.Background())

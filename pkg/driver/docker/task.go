@@ -10,6 +10,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/client"
 
+	"peercompute/pkg/driver"
 	"peercompute/pkg/mesh"
 )
 
@@ -23,6 +24,7 @@ type task struct {
 	namespace string // file of its network namespace; "" = it has ended
 	stopped   atomic.Bool
 	paused    atomic.Bool // as far as we know; nobody else pauses our containers
+	probe     probe
 }
 
 func (d *Driver) task(got container.InspectResponse, id mesh.WorkloadID, port uint16) *task {
@@ -42,10 +44,17 @@ func (t *task) Dial(ctx context.Context) (net.Conn, error) {
 	if t.port == 0 {
 		return nil, mesh.Errorf(mesh.Invalid, "workload %s has no port", t.id).WithHint("deploy it with --port")
 	}
+	return t.DialPort(ctx, t.port)
+}
+
+var _ driver.PortDialer = (*task)(nil)
+
+// DialPort connects to any port over the loopback of the workload's namespace.
+func (t *task) DialPort(ctx context.Context, port uint16) (net.Conn, error) {
 	if t.namespace == "" {
 		return nil, mesh.Errorf(mesh.Unavailable, "workload %s has ended", t.id)
 	}
-	return dialInside(ctx, t.namespace, t.port)
+	return dialInside(ctx, t.namespace, port)
 }
 
 // How often Wait asks again while the engine does not answer.

@@ -6,6 +6,8 @@
 //	actor print N CODE    prints N lines and exits with CODE
 //	actor both            writes to stdout and stderr in turns
 //	actor eat             takes memory until it is killed
+//	actor confined        exits with 0 if it is confined as the container's first process is
+//	actor hang            goes on for an hour
 //	actor env             prints user, hostname, HOME, directory, resolv.conf
 package main
 
@@ -16,7 +18,9 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -48,6 +52,13 @@ func main() {
 			}
 			held = append(held, b)
 		}
+	case "confined":
+		if why := unconfined(); why != "" {
+			fmt.Println(why)
+			os.Exit(1)
+		}
+	case "hang":
+		time.Sleep(time.Hour)
 	case "env":
 		host, _ := os.Hostname()
 		dir, _ := os.Getwd()
@@ -57,6 +68,33 @@ func main() {
 		fmt.Fprintln(os.Stderr, "no such part:", args[0])
 		os.Exit(2)
 	}
+}
+
+// unconfined says in what this process may do more than the first one, and more
+// than any container may.
+func unconfined() string {
+	own, err := os.ReadFile("/proc/self/status")
+	first, err1 := os.ReadFile("/proc/1/status")
+	if err != nil || err1 != nil {
+		return fmt.Sprint(err, err1)
+	}
+	must := map[string]string{"NoNewPrivs:": "1", "Seccomp:": "2", "CapEff:": "0000000000000000", "CapPrm:": "0000000000000000", "CapBnd:": "0000000000000000"}
+	for _, key := range []string{"Uid:", "Gid:", "Groups:", "NoNewPrivs:", "Seccomp:", "CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"} {
+		mine, its := field(own, key), field(first, key)
+		if mine != its || must[key] != "" && mine != must[key] || key == "Uid:" && strings.HasPrefix(mine, "0") {
+			return fmt.Sprintf("%s %q, of the first process %q", key, mine, its)
+		}
+	}
+	return ""
+}
+
+func field(status []byte, key string) string {
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, key); ok {
+			return strings.TrimSpace(rest)
+		}
+	}
+	return "missing"
 }
 
 func serve(addr string) {

@@ -1,0 +1,42 @@
+package docker_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"peercompute/pkg/driver"
+	"peercompute/pkg/driver/docker/dockertest"
+	"peercompute/pkg/mesh"
+)
+
+// A health check's program runs under all that confines the container, says how it
+// ended, and one that hangs is not joined by others.
+func TestProbeInside(t *testing.T) {
+	needEngine(t)
+	d := open(t, newNode(t))
+	task := start(t, d, workload(spec(dockertest.Image(t, "testdata/actor"), "serve")))
+	p, can := task.(driver.Prober)
+	if !can {
+		t.Fatal("a container has no probes")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if code, err := p.Probe(ctx, []string{"/program", "confined"}); err != nil || code != 0 {
+		t.Fatalf("a probe that looks whether it is confined: %d, %v", code, err)
+	}
+	if code, err := p.Probe(ctx, []string{"/program", "print", "3", "7"}); err != nil || code != 7 {
+		t.Fatalf("a probe that exits with 7: %d, %v", code, err)
+	}
+	if code, err := p.Probe(ctx, []string{"/nowhere"}); err == nil && code == 0 {
+		t.Fatal("a program that is not there has passed")
+	}
+	short, stop := context.WithTimeout(ctx, 2*time.Second)
+	defer stop()
+	if _, err := p.Probe(short, []string{"/program", "hang"}); mesh.KindOf(err) != mesh.Timeout {
+		t.Fatalf("a probe that hangs: %v, want a timeout", err)
+	}
+	if _, err := p.Probe(ctx, []string{"/program", "print", "0", "0"}); mesh.KindOf(err) != mesh.Timeout {
+		t.Fatalf("beside a probe that hangs another ran: %v", err)
+	}
+}
