@@ -153,6 +153,7 @@ func (n *fakeNode) routes() http.Handler {
 	mux.HandleFunc("POST /v1/run", n.run)
 	mux.HandleFunc("POST /v1/quorum", n.runQuorum)
 	n.knockRoutes(mux, handle)
+	n.sessionRoutes(mux, handle)
 	return mux
 }
 

@@ -36,6 +36,7 @@ func commands() []command {
 		{groupWork, cmdPs},
 		{groupWork, cmdInspect},
 		{groupWork, cmdLogs},
+		{groupWork, cmdPortForward},
 		{groupWork, cmdStop},
 		{groupWork, cmdRm},
 		{groupWork, cmdPublish},

@@ -57,6 +57,7 @@ type Workloads interface {
 	Unpublish(ctx context.Context, ref, peer string) (Workload, error)
 	Logs(ctx context.Context, ref, peer string, follow bool, tail int) (io.ReadCloser, error)
 	Jobs
+	Sessions
 }
 
 // Config is what NewServer needs. Workloads is nil on a gateway.
@@ -260,6 +261,7 @@ func (s *Server) workloadRoutes(mux *http.ServeMux, get func(string, handler)) {
 	mux.HandleFunc("POST /v1/deploy", s.deploy)
 	mux.HandleFunc("POST /v1/run", s.run)
 	s.jobRoutes(mux, get)
+	s.sessionRoutes(mux)
 }
 
 func reply(h handler) http.HandlerFunc {

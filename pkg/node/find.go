@@ -136,3 +136,14 @@ func (a *api) find(ctx context.Context, ref, peer string) (deployed, error) {
 	return deployed{}, mesh.Errorf(mesh.Conflict, "%q could be any of: %s", ref, strings.Join(where, ", ")).
 		WithHint("give more of the ID, or --peer")
 }
+
+// locate is find for those who know the whole ID and the peer already: it asks nobody.
+// Whether the workload is there shows when something is done to it.
+func (a *api) locate(ctx context.Context, ref, peer string) (deployed, error) {
+	id, err := mesh.ParseWorkloadID(ref)
+	if err != nil || peer == "" {
+		return a.find(ctx, ref, peer)
+	}
+	p, err := a.where(peer)
+	return deployed{Peer: p, View: wire.View{Workload: mesh.Workload{ID: id}}}, err
+}

@@ -67,7 +67,8 @@ type Node struct {
 	waiting map[mesh.PeerID]*blob.Store // inputs of queued jobs, by owner
 	moving  mesh.PeerID                 // the new ID of whose key is just changing
 
-	states states // as last told
+	states   states // as last told
+	sessions sessions
 }
 
 type readiness struct {
@@ -103,6 +104,7 @@ func New(cfg Config) (*Node, error) {
 	})
 	n.m.OnTrust(n.gateways.poke)
 	n.m.OnTrust(n.lending.changed)
+	n.m.OnTrust(n.endUntrusted)
 	n.m.OnPeer(n.gateways.peerChanged)
 	n.m.OnRekey(n.rekey)
 	n.m.OnRekeyed(n.rekeyed)
@@ -163,6 +165,9 @@ func (n *Node) runtimes(ctx context.Context) []control.Runtime {
 func (n *Node) statusChanged(id mesh.WorkloadID, st mesh.Status) {
 	if st.State == mesh.Paused {
 		n.tunnels.Drop(id) // who comes again hears that it is paused
+	}
+	if st.State != mesh.Running {
+		n.sessions.end(notRunning(st), func(s *session) bool { return s.workload == id })
 	}
 	n.gateways.poke()
 	n.states.tell(n.m.Events, id, st)
@@ -272,5 +277,6 @@ func (n *Node) handlers() map[wire.Verb]request.Handler {
 		wire.VerbJob:       n.onJob,
 		wire.VerbJobOutput: n.onJobOutput,
 		wire.VerbCancelJob: n.onCancelJob,
+		wire.VerbForward:   n.onForward,
 	}
 }

@@ -60,6 +60,7 @@ const (
 	VerbJob       Verb = 23 // one of them, with its receipt
 	VerbJobOutput Verb = 24 // a stream of what it wrote
 	VerbCancelJob Verb = 25
+	VerbForward   Verb = 34 // one connection to a port of a workload
 )
 
 var verbNames = map[Verb]string{
@@ -67,7 +68,7 @@ var verbNames = map[Verb]string{
 	VerbInspect: "inspect", VerbWatch: "watch", VerbLogs: "logs", VerbRun: "run", VerbPublish: "publish",
 	VerbUnpublish: "unpublish", VerbExpose: "expose", VerbHide: "hide", VerbExplain: "explain", VerbRotate: "rotate",
 	VerbPutInput: "put-input", VerbSubmit: "submit-job", VerbListJobs: "list-jobs", VerbJob: "job", VerbJobOutput: "job-output",
-	VerbCancelJob: "cancel-job",
+	VerbCancelJob: "cancel-job", VerbForward: "port-forward",
 }
 
 // String is the verb's stable name; it is also part of the signed payload type.

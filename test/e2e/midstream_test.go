@@ -65,6 +65,7 @@ func TestRemovedInMidStream(t *testing.T) {
 	}
 	ask("logs -f", wire.VerbLogs, wire.Logs{Workload: hello, Follow: true}, nil)
 	ask("deploy", wire.VerbWatch, wire.Ref{Workload: spin}, nil)
+	ask("port-forward", wire.VerbForward, wire.Forward{Workload: hello}, nil)
 
 	h, err := eve.Hello(ctx, bob.ID())
 	if err != nil {

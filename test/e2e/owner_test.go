@@ -22,7 +22,7 @@ func TestOnlyTheOwnerReachesAWorkload(t *testing.T) {
 	ref := wire.Ref{Workload: mesh.WorkloadID(w.ID), Force: true}
 	for verb, body := range map[wire.Verb]any{
 		wire.VerbStop: ref, wire.VerbRemove: ref, wire.VerbInspect: ref, wire.VerbWatch: ref, wire.VerbHide: ref,
-		wire.VerbLogs: wire.Logs{Workload: ref.Workload},
+		wire.VerbLogs: wire.Logs{Workload: ref.Workload}, wire.VerbForward: wire.Forward{Workload: ref.Workload},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		st, err := s.Requests.Open(ctx, bob.ID(), verb, body, nil)
