@@ -63,6 +63,7 @@ func sections() []section {
 		{"b", "Deploy → first 200 against docker run → first 200", measureDeploy},
 		{"d", "Admission decisions, durable", measureAdmission},
 		{"e", "WebAssembly", measureWasm},
+		{"f", "Many peers, many nonces, many streams", measureTrust},
 	}
 }
 
