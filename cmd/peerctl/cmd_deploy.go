@@ -20,7 +20,7 @@ type deployFlags struct {
 	publish bool
 	gateway string
 	restart mesh.Restart
-	egress  mesh.Egress
+	egress  egressFlags
 	detach  bool
 	dryRun  bool
 }
@@ -37,6 +37,7 @@ happens meanwhile is told on stderr.`,
 		Example: `  peerctl deploy hello.wasm --publish
   peerctl deploy api.wasm --serve --idle 10m --allow-host db.example.org:443
   peerctl deploy nginx:1.27 --peer bob --port 80 --publish --health http:/
+  peerctl deploy shop:3 --peer bob --port 8080 --network shop --egress allow:api.example.org:443
   peerctl deploy worker:2 --peer bob --memory 512M --env-file prod.env -- --queue mail`,
 		Args:              programArgs("an IMAGE or a FILE.wasm", false),
 		ValidArgsFunction: completeModules,
@@ -66,7 +67,7 @@ func (a *app) addDeployFlags(cmd *cobra.Command, f *deployFlags) {
 	flags.StringVar(&f.gateway, "gateway", "", "`NAME` of the gateway to publish through (default: the peer's only one)")
 	choiceVar(cmd, flags, &f.restart, "restart", "", "when to start it again: no, on-failure or always (default on-failure)",
 		mesh.RestartNo, mesh.RestartOnFailure, mesh.RestartAlways)
-	choiceVar(cmd, flags, &f.egress, "egress", "", "what it may connect to: none is all there is", mesh.EgressNone)
+	f.egress.add(cmd)
 	completeFlag(cmd, "gateway", a.completePeerFlag())
 }
 
@@ -88,8 +89,8 @@ func (a *app) deploy(ctx context.Context, f *deployFlags, target string, args []
 		return err
 	}
 	spec.Port, spec.Restart = f.port, f.restart
-	if f.egress != "" {
-		spec.Egress = f.egress
+	if err := f.egress.apply(&spec); err != nil {
+		return err
 	}
 	if f.disk != 0 {
 		spec.Resources.Disk = f.disk
@@ -145,10 +146,11 @@ func (f *deployFlags) misplaced(wasm bool) error {
 		return usagef("--port is for containers: a WASM service is handed each request, or with --serve finds its listener open")
 	case wasm && f.disk != 0:
 		return usagef("--disk is for containers: the files of a WASM program are --scratch")
-	case wasm && f.egress != "" && len(f.guest.hosts) > 0:
-		return usagef("--egress contradicts --allow-host")
 	case !wasm && f.timeout != 0:
 		return usagef("--timeout is for WASM programs: a container runs until it is stopped")
+	}
+	if err := f.egress.misplaced(wasm); err != nil {
+		return err
 	}
 	if !wasm {
 		if err := f.guest.misplaced(); err != nil {

@@ -85,6 +85,7 @@ func specLines(line func(key, text string), w control.Workload) {
 		line("health", describeHealth(*s.Health))
 	}
 	line("egress", strings.Join(append([]string{string(s.Egress)}, s.Hosts...), " "))
+	line("network", s.Network)
 	line("clock", string(s.Clock))
 	if s.Concurrency > 0 {
 		line("concurrency", fmt.Sprint(s.Concurrency))

@@ -20,7 +20,7 @@ func (f *guestFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	sizeVar(flags, &f.scratch, "scratch", "give a WASM program a private directory of this size, in memory, gone at its end (at most "+formatSize(mesh.MaxScratch)+")")
 	choiceVar(cmd, flags, &f.clock, "clock", "", "let a WASM program see the true time: wall (default: a clock that begins at a fixed date)", mesh.ClockWall)
-	flags.Var(&value[string]{to: new(string), parse: f.host, kind: "HOST:PORT"}, "allow-host", "let a WASM program make HTTP requests to it; repeatable")
+	flags.Var(&value[string]{to: new(string), parse: f.host, kind: "HOST:PORT"}, "allow-host", "let a WASM program make HTTP requests to it, or a container connections; repeatable")
 }
 
 // host takes one more entry of the allow-list.
@@ -51,8 +51,6 @@ func (f *guestFlags) misplaced() error {
 		return usagef("--scratch is for WASM programs: a container's scratch space is --disk")
 	case f.clock != "":
 		return usagef("--clock is for WASM programs: a container sees the true time")
-	case len(f.hosts) > 0:
-		return usagef("--allow-host is for WASM programs")
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ type Clock string
 const ClockWall Clock = "wall"
 
 // EgressAllow lets a guest make HTTP requests to the hosts that its spec lists,
-// through peerd. It has no sockets.
+// through peerd; it has no sockets. A container may connect to them by TCP.
 const EgressAllow Egress = "allow"
 
 // EgressPrivate is granted beside EgressAllow to let such a list name addresses
@@ -161,8 +161,8 @@ var special = []netip.Prefix{
 // validateGuest says what is wrong with what s asks for as a guest.
 func (s Spec) validateGuest(say func(string, ...any)) {
 	if s.Runtime != Wasm {
-		if s.Clock != "" || len(s.Hosts) > 0 || s.Concurrency != 0 || s.Idle != 0 || s.FuelDay != 0 {
-			say("clock, hosts, concurrency, idle time and fuel a day are of WASM guests only")
+		if s.Clock != "" || s.Concurrency != 0 || s.Idle != 0 || s.FuelDay != 0 {
+			say("clock, concurrency, idle time and fuel a day are of WASM guests only")
 		}
 		return
 	}
@@ -171,17 +171,6 @@ func (s Spec) validateGuest(say func(string, ...any)) {
 	}
 	if s.Resources.Disk > MaxScratch {
 		say("a scratch directory of %d bytes is over %d MiB", s.Resources.Disk, MaxScratch>>20)
-	}
-	if len(s.Hosts) > MaxHosts {
-		say("more than %d hosts", MaxHosts)
-	}
-	for _, h := range s.Hosts {
-		if _, err := ParseHost(h); err != nil {
-			say("%s", AsError(err).Msg)
-		}
-	}
-	if (s.Egress == EgressAllow) != (len(s.Hosts) > 0) {
-		say("egress allow and a list of hosts go together")
 	}
 	if s.Concurrency < 0 || s.Concurrency > MaxConcurrency {
 		say("concurrency %d is not from 1 to %d", s.Concurrency, MaxConcurrency)

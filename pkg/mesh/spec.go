@@ -28,8 +28,11 @@ const (
 // Egress says what a workload may connect to.
 type Egress string
 
-// EgressNone is no egress, and the zero value means it.
-const EgressNone Egress = "none"
+// The kinds of egress, besides EgressAllow. The zero value means none.
+const (
+	EgressNone     Egress = "none"
+	EgressInternet Egress = "internet" // containers: whatever is public
+)
 
 // Restart says when a workload that ended is started again.
 type Restart string
@@ -99,10 +102,13 @@ type Spec struct {
 
 	// Of WASM guests: see guest.go.
 	Clock       Clock         `json:"clock,omitempty" cbor:"14,keyasint,omitempty"`
-	Hosts       []string      `json:"hosts,omitempty" cbor:"15,keyasint,omitempty"`       // HOST:PORT, with EgressAllow
+	Hosts       []string      `json:"hosts,omitempty" cbor:"15,keyasint,omitempty"`       // HOST:PORT, with EgressAllow, also of containers
 	Concurrency int           `json:"concurrency,omitempty" cbor:"16,keyasint,omitempty"` // requests answered at once; 0 = as many as the peer has by default
 	Idle        time.Duration `json:"idle,omitempty" cbor:"17,keyasint,omitempty"`        // a server without a request is ended after, until the next one; ns
 	FuelDay     uint64        `json:"fuel_day,omitempty" cbor:"18,keyasint,omitempty"`    // units that a server may burn a day, which ends at midnight UTC
+
+	// Of containers: see egress.go.
+	Network string `json:"network,omitempty" cbor:"20,keyasint,omitempty"` // shared with the other workloads of its owner that name it; a label
 
 	Health *Health `json:"health,omitempty" cbor:"29,keyasint,omitempty"` // nil = it is well as long as it runs
 }
@@ -201,9 +207,7 @@ func (s Spec) Validate() error {
 	if s.Timeout > MaxTimeout {
 		say("timeout %s is over %s", s.Timeout, MaxTimeout)
 	}
-	if s.Egress != "" && s.Egress != EgressNone && (s.Runtime != Wasm || s.Egress != EgressAllow) {
-		say("egress %q is not supported: only none, and for WASM guests allow", s.Egress)
-	}
+	s.validateEgress(say)
 	s.validateGuest(say)
 	s.validateHealth(say)
 	switch s.Restart {

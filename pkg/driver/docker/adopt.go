@@ -2,7 +2,9 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"strconv"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -17,7 +19,8 @@ import (
 const adoptAtOnce = 8
 
 // Adopt returns the containers of this node, running or ended. One that was made
-// and never started is what a crash left of a start, and is removed.
+// and never started is what a crash left of a start, and is removed; so is a sandbox
+// that no workload runs in, and a workload whose sandbox is gone.
 func (d *Driver) Adopt(ctx context.Context) ([]driver.Task, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -27,55 +30,120 @@ func (d *Driver) Adopt(ctx context.Context) ([]driver.Task, error) {
 	if err != nil {
 		return nil, d.fail(err, "list its containers")
 	}
-	adopted := make([]*task, len(found))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(adoptAtOnce)
-	for i, c := range found {
-		g.Go(func() (err error) {
-			adopted[i], err = d.adopt(ctx, c.ID)
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
+	inspected := make([]container.InspectResponse, len(found))
+	err = inParallel(ctx, len(found), func(ctx context.Context, i int) (err error) {
+		inspected[i], err = d.ours(ctx, found[i].ID)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
-	var tasks []driver.Task
-	for _, t := range adopted {
-		if t != nil {
-			tasks = append(tasks, t)
+	var sandboxes, workloads []container.InspectResponse
+	for _, got := range inspected {
+		switch {
+		case got.Config == nil: // not one of ours
+		case got.Config.Labels[labelRole] == roleSandbox:
+			sandboxes = append(sandboxes, got)
+		default:
+			workloads = append(workloads, got)
 		}
 	}
-	return tasks, nil
-}
-
-// adopt returns the task of one container, or nil if it is none.
-func (d *Driver) adopt(ctx context.Context, id string) (*task, error) {
-	got, err := d.cli.ContainerInspect(ctx, id)
-	if errdefs.IsNotFound(err) {
-		return nil, nil // gone since it was listed
+	opened := make([]*way, len(sandboxes))
+	err = inParallel(ctx, len(sandboxes), func(ctx context.Context, i int) (err error) {
+		opened[i], err = d.adoptSandbox(ctx, sandboxes[i])
+		return err
+	})
+	ways := map[string]*way{}
+	for _, y := range opened {
+		if y != nil {
+			ways[y.sandbox] = y
+		}
+	}
+	var tasks []driver.Task
+	for i := 0; i < len(workloads) && err == nil; i++ {
+		var t *task
+		if t, err = d.adopt(ctx, workloads[i], ways); t != nil {
+			tasks = append(tasks, t)
+			if t.way != nil {
+				delete(ways, t.way.sandbox)
+			}
+		}
 	}
 	if err != nil {
-		return nil, d.fail(err, "describe a container")
+		return nil, err // asked again, it goes on from the ways that are open
 	}
-	if err := confined(got); err != nil {
+	for _, y := range ways { // nobody's, or not to be used
+		err = errors.Join(err, d.closeSandbox(ctx, y))
+	}
+	return tasks, err
+}
+
+// inParallel calls f for 0 to n-1, a few at a time.
+func inParallel(ctx context.Context, n int, f func(context.Context, int) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(adoptAtOnce)
+	for i := range n {
+		g.Go(func() error { return f(ctx, i) })
+	}
+	return g.Wait()
+}
+
+// ours describes a container that carries our labels, if it has the name that goes
+// with them; otherwise the description is empty.
+func (d *Driver) ours(ctx context.Context, id string) (container.InspectResponse, error) {
+	var none container.InspectResponse
+	got, err := d.cli.ContainerInspect(ctx, id)
+	if errdefs.IsNotFound(err) {
+		return none, nil // gone since it was listed
+	}
+	if err != nil {
+		return none, d.fail(err, "describe a container")
+	}
+	// Whether what it joins is a sandbox is asked when those are known.
+	if err := confined(got, func(string) bool { return got.Config.Labels[labelRole] == "" }); err != nil {
 		d.log.Warn("left a container alone", "container", id, "err", err)
-		return nil, nil
+		return none, nil
 	}
 	labels := got.Config.Labels
 	workload := mesh.WorkloadID(labels[labelWorkload])
-	if bad := wrongLabels(labels, d.node); bad != "" || got.Name != "/"+containerName(d.node, workload) {
-		d.log.Warn("left a container alone", "container", id, "name", got.Name, "label", bad)
-		return nil, nil
+	name := containerName(d.node, workload)
+	if labels[labelRole] == roleSandbox {
+		name = sandboxName(d.node, workload)
 	}
+	if bad := wrongLabels(labels, d.node); bad != "" || got.Name != "/"+name {
+		d.log.Warn("left a container alone", "container", id, "name", got.Name, "label", bad)
+		return none, nil
+	}
+	return got, nil
+}
+
+// adopt returns the task of one container, or nil if it is none.
+func (d *Driver) adopt(ctx context.Context, got container.InspectResponse, ways map[string]*way) (*task, error) {
+	labels := got.Config.Labels
+	workload := mesh.WorkloadID(labels[labelWorkload])
 	if s := got.State.Status; s == container.StateCreated || s == container.StateDead {
 		d.log.Info("removed what a start left behind", "workload", workload, "state", s)
-		return nil, d.removeContainer(ctx, id)
+		return nil, d.removeContainer(ctx, got.ID)
+	}
+	var y *way
+	if id, ok := strings.CutPrefix(string(got.HostConfig.NetworkMode), sandboxPrefix); ok {
+		y = ways[id]
+		if y != nil && y.work.ID != workload {
+			y = nil
+		}
+		if y == nil && got.State.Running {
+			d.log.Warn("removed a workload without its network; it is started again if it is wanted", "workload", workload)
+			return nil, d.removeContainer(ctx, got.ID)
+		}
+		if !got.State.Running {
+			y = nil
+		}
 	}
 	port, err := parsePort(labels[labelPort])
 	if err != nil {
 		return nil, err
 	}
-	return d.task(got, workload, port), nil
+	return d.task(got, workload, port, y), nil
 }
 
 // parsePort reads the port label; 0 = the workload has no port.

@@ -28,7 +28,7 @@ func check(want blueprint, e engine, got container.InspectResponse) error {
 	if c.User != want.config.User {
 		say("user %q", c.User)
 	}
-	if c.Hostname != want.config.Hostname {
+	if want.config.Hostname != "" && c.Hostname != want.config.Hostname { // "" = its sandbox's
 		say("hostname %q", c.Hostname)
 	}
 	if len(want.config.Cmd) > 0 && !slices.Equal(c.Cmd, want.config.Cmd) {
@@ -112,8 +112,9 @@ func empty(v reflect.Value) bool {
 }
 
 // confined is what must hold of any container before it is adopted, whatever
-// workload it runs: labels alone prove nothing about a container.
-func confined(got container.InspectResponse) error {
+// workload it runs: labels alone prove nothing about a container. sandbox says whether
+// a container is a sandbox of ours that is open, by its ID.
+func confined(got container.InspectResponse, sandbox func(id string) bool) error {
 	if got.ContainerJSONBase == nil || got.HostConfig == nil || got.Config == nil || got.State == nil || got.NetworkSettings == nil {
 		return mesh.Errorf(mesh.Internal, "the container engine describes a container incompletely")
 	}
@@ -121,7 +122,7 @@ func confined(got container.InspectResponse) error {
 	var bad []string
 	for what, is := range map[string]bool{
 		"privileged":        h.Privileged,
-		"network":           h.NetworkMode != "none",
+		"network":           h.NetworkMode != "none" && !joins(got, sandbox),
 		"mounts":            len(got.Mounts) > 0 || len(h.Binds) > 0 || len(h.VolumesFrom) > 0,
 		"devices":           len(h.Devices) > 0 || len(h.DeviceRequests) > 0 || len(h.DeviceCgroupRules) > 0,
 		"published ports":   len(h.PortBindings) > 0 || h.PublishAllPorts,
@@ -143,6 +144,13 @@ func confined(got container.InspectResponse) error {
 	}
 	slices.Sort(bad)
 	return mesh.Errorf(mesh.Denied, "a container that carries our labels is not one of ours: %s", strings.Join(bad, ", "))
+}
+
+// joins reports whether a container has no network but that of a sandbox. One that
+// has ended may outlive its sandbox.
+func joins(got container.InspectResponse, sandbox func(id string) bool) bool {
+	id, ok := strings.CutPrefix(string(got.HostConfig.NetworkMode), sandboxPrefix)
+	return ok && (!got.State.Running || sandbox(id))
 }
 
 // numericUser reports whether u is "N:N" with N a number above zero.

@@ -21,7 +21,7 @@ func made(t *testing.T) (blueprint, container.InspectResponse) {
 	w := mesh.Workload{ID: "aaaaaaaaaaaaaaaa", Spec: mesh.Spec{
 		Name: "web", Runtime: mesh.Container, Image: "x", Args: []string{"serve"}, Env: []string{"A=b"}, Port: 80,
 	}}
-	want, err := build(testNode, w, image{id: "sha256:" + strings.Repeat("a", 64)}, "1234567")
+	want, err := build(testNode, w, image{id: "sha256:" + strings.Repeat("a", 64)}, "1234567", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestCheckAcceptsWhatWasAskedFor(t *testing.T) {
 	if err := check(want, testEngine, got); err != nil {
 		t.Error(err)
 	}
-	if err := confined(got); err != nil {
+	if err := confined(got, func(string) bool { return false }); err != nil {
 		t.Error(err)
 	}
 }
@@ -161,13 +161,13 @@ func TestOnlyConfinedContainersAreAdopted(t *testing.T) {
 	} {
 		_, got := made(t)
 		change(got.HostConfig)
-		if err := confined(got); err == nil {
+		if err := confined(got, func(string) bool { return false }); err == nil {
 			t.Errorf("%s: adopted", name)
 		}
 	}
 	_, got := made(t)
 	got.Config.User = ""
-	if confined(got) == nil {
+	if confined(got, func(string) bool { return false }) == nil {
 		t.Error("root: adopted")
 	}
 }

@@ -5,22 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"runtime"
-	"strconv"
+	"net/netip"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
+	"peercompute/pkg/driver/docker/internal/netns"
 	"peercompute/pkg/mesh"
 )
 
-const ownNamespace = "/proc/thread-self/ns/net"
+// loopback is where the programs of a workload listen, and nobody else.
+var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
-// dialInside connects to a TCP port on the loopback of the network namespace that
-// the file names. A socket belongs for ever to the namespace it was made in, so
-// only the making of it happens inside; connecting, waiting and deadlines are
-// those of package net.
-func dialInside(ctx context.Context, namespace string, port uint16) (net.Conn, error) {
+// dialInside connects to a TCP port at an address of the network namespace that the
+// file names. A socket belongs for ever to the namespace it was made in, so only the
+// making of it happens inside; connecting, waiting and deadlines are those of
+// package net.
+func dialInside(ctx context.Context, namespace string, at netip.AddrPort) (net.Conn, error) {
 	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
 		inside, err := socketInside(namespace)
 		if err != nil {
@@ -34,80 +35,40 @@ func dialInside(ctx context.Context, namespace string, port uint16) (net.Conn, e
 		}
 		return dup
 	}}
-	p := strconv.Itoa(int(port))
-	conn, err := d.DialContext(ctx, "tcp4", net.JoinHostPort("127.0.0.1", p))
+	conn, err := d.DialContext(ctx, "tcp4", at.String())
 	switch {
 	case err == nil:
 		return conn, nil
 	case errors.Is(err, unix.EPERM):
 		return nil, notPermitted(err)
 	case ctx.Err() != nil:
-		return nil, mesh.AsError(fmt.Errorf("no answer on port %s: %w", p, ctx.Err()))
+		return nil, mesh.AsError(fmt.Errorf("no answer on port %d: %w", at.Port(), ctx.Err()))
 	}
-	return nil, mesh.Errorf(mesh.Unavailable, "nothing answers on port %s of the workload", p).Because(err)
+	return nil, mesh.Errorf(mesh.Unavailable, "nothing answers on port %d of the workload", at.Port()).Because(err)
 }
 
-// errHost guards against connecting to this machine's own ports in a workload's name.
-var errHost = errors.New("the container shares the host's network")
-
 // socketInside makes a TCP socket (IPv4) in the network namespace that the file names.
-func socketInside(namespace string) (fd int, err error) {
-	ns, err := unix.Open(namespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+func socketInside(namespace string) (int, error) {
+	fd := -1
+	err := netns.Do(namespace, func() (err error) {
+		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+		if err != nil {
+			return fmt.Errorf("cannot make a socket: %w", err)
+		}
+		return nil
+	})
 	if err != nil {
-		return -1, fmt.Errorf("cannot open the network namespace: %w", err)
-	}
-	defer unix.Close(ns)
-	runtime.LockOSThread()
-	own, err := unix.Open(ownNamespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		runtime.UnlockOSThread()
-		return -1, fmt.Errorf("cannot open our own network namespace: %w", err)
-	}
-	defer unix.Close(own)
-	if same, err := sameFile(own, ns); err != nil || same {
-		runtime.UnlockOSThread()
-		return -1, errors.Join(errHost, err)
-	}
-	if err := unix.Setns(ns, unix.CLONE_NEWNET); err != nil {
-		runtime.UnlockOSThread()
-		return -1, fmt.Errorf("cannot enter the network namespace: %w", err)
-	}
-	fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
-	if back := unix.Setns(own, unix.CLONE_NEWNET); back != nil {
-		// The thread stays locked to this goroutine, and ends with it: no other
-		// goroutine may ever run in the workload's namespace. This one can reach
-		// nothing from there.
-		if err == nil {
+		if fd >= 0 {
 			unix.Close(fd)
 		}
-		return -1, fmt.Errorf("cannot leave the network namespace: %w", back)
-	}
-	runtime.UnlockOSThread()
-	if err != nil {
-		return -1, fmt.Errorf("cannot make a socket: %w", err)
+		return -1, err
 	}
 	return fd, nil
 }
 
-func sameFile(a, b int) (bool, error) {
-	var x, y unix.Stat_t
-	if err := errors.Join(unix.Fstat(a, &x), unix.Fstat(b, &y)); err != nil {
-		return false, err
-	}
-	return x.Dev == y.Dev && x.Ino == y.Ino, nil
-}
-
-// canEnter says whether peerd has the right to enter namespaces, by entering the
-// one it is in.
+// canEnter says whether peerd has the right to enter namespaces.
 func canEnter() error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	own, err := unix.Open(ownNamespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return notPermitted(err)
-	}
-	defer unix.Close(own)
-	if err := unix.Setns(own, unix.CLONE_NEWNET); err != nil {
+	if err := netns.CanEnter(); err != nil {
 		return notPermitted(err)
 	}
 	return nil

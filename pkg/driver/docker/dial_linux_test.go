@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -10,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"peercompute/pkg/driver/docker/internal/netns"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/testkit"
 )
@@ -27,7 +29,7 @@ func namespaceFile(t *testing.T) string {
 	onThreadToSpare(func() {
 		err := unix.Unshare(unix.CLONE_NEWNET)
 		if err == nil {
-			err = unix.Mount(ownNamespace, path, "", unix.MS_BIND, "")
+			err = unix.Mount(netns.Own, path, "", unix.MS_BIND, "")
 		}
 		made <- err
 	})
@@ -68,7 +70,7 @@ func TestNeverDialsTheHost(t *testing.T) {
 		unix.Close(fd)
 		t.Fatal("a socket of the host's namespace was made in a workload's name")
 	}
-	if conn, err := dialInside(t.Context(), "/proc/self/ns/net", 1); err == nil {
+	if conn, err := dialInside(t.Context(), "/proc/self/ns/net", netip.AddrPortFrom(loopback, 1)); err == nil {
 		conn.Close()
 		t.Fatal("the host was dialled in a workload's name")
 	}
@@ -82,7 +84,7 @@ func TestDialWhereNothingIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{ns, plainFile, plainFile + "-gone"} {
-		if _, err := dialInside(t.Context(), path, 80); mesh.KindOf(errOr(err)) != mesh.Unavailable {
+		if _, err := dialInside(t.Context(), path, netip.AddrPortFrom(loopback, 80)); mesh.KindOf(errOr(err)) != mesh.Unavailable {
 			t.Errorf("%s: got %v, want mesh.Unavailable", path, err)
 		}
 	}
@@ -91,7 +93,7 @@ func TestDialWhereNothingIs(t *testing.T) {
 // After many dials by many, no thread of ours is left in a workload's namespace.
 func TestThreadsComeBack(t *testing.T) {
 	ns := namespaceFile(t)
-	own, err := os.Readlink(ownNamespace)
+	own, err := os.Readlink(netns.Own)
 	if err != nil {
 		t.Fatal(err)
 	}

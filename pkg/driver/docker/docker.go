@@ -12,6 +12,10 @@
 // reached by making the socket inside that namespace (dial_linux.go), which
 // needs the right to enter namespaces (root, or CAP_SYS_ADMIN) and Linux.
 //
+// One that may connect to something gets one device more, which leads into a TCP/IP
+// stack in this process (internal/usernet). Each of its connections ends there, is
+// judged (way.go), and is made anew from here. Without peerd there is no device.
+//
 // Why not an internal bridge network per workload? Docker's address pools end at
 // the 31st network; it makes a start 1.4 times as long; and it still gives the
 // workload a neighbour, the bridge.
@@ -19,14 +23,18 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/docker/docker/client"
 
 	"peercompute/pkg/driver"
+	"peercompute/pkg/egress"
 	"peercompute/pkg/mesh"
 )
 
@@ -40,8 +48,15 @@ type Config struct {
 	// MaxImage bounds a pulled image in bytes, on the wire and unpacked;
 	// 0 = DefaultMaxImage.
 	MaxImage int64
-	Log      *slog.Logger     // nil = discard
-	Now      func() time.Time // nil = time.Now
+	// MayConnect is asked before each connection that a container makes to the outside,
+	// with what its spec says of egress. nil denies.
+	MayConnect func(owner mesh.PeerID, s mesh.Spec) error
+	// Owner is who an owner is now, after changes of its key; nil = itself. Workloads of
+	// one owner may share a network.
+	Owner func(mesh.PeerID) mesh.PeerID
+	Out   egress.Dialer    // makes these connections
+	Log   *slog.Logger     // nil = discard
+	Now   func() time.Time // nil = time.Now
 }
 
 // DefaultMaxImage is how large a pulled image may be unless configured: 8 GiB.
@@ -56,9 +71,14 @@ type Driver struct {
 	cli      *client.Client
 	pulls    keyLock
 
+	mayConnect func(mesh.PeerID, mesh.Spec) error
+	ownerNow   func(mesh.PeerID) mesh.PeerID
+	out        egress.Dialer
+
 	mu     sync.Mutex
 	engine *engine                    // nil until the engine has answered once
 	pinned map[mesh.WorkloadID]pinned // what Prepare found, until Remove
+	ways   map[*way]bool              // the networks that are open
 }
 
 var _ driver.Driver = (*Driver)(nil)
@@ -90,6 +110,9 @@ func New(c Config) (*Driver, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Owner == nil {
+		c.Owner = func(p mesh.PeerID) mesh.PeerID { return p }
+	}
 	cli, err := client.NewClientWithOpts(client.WithHost(c.Host), client.WithAPIVersionNegotiation())
 	if err != nil {
 		return nil, mesh.Errorf(mesh.Invalid, "%q is not the address of a container engine", c.Host).
@@ -97,16 +120,25 @@ func New(c Config) (*Driver, error) {
 	}
 	return &Driver{
 		node: c.Node, maxImage: c.MaxImage, log: c.Log, now: c.Now, cli: cli,
-		pinned: map[mesh.WorkloadID]pinned{},
+		pinned: map[mesh.WorkloadID]pinned{}, ways: map[*way]bool{},
+		mayConnect: c.MayConnect, ownerNow: c.Owner, out: c.Out,
 	}, nil
 }
 
-// Close drops the idle connections to the engine. Workloads run on.
+// Close drops the idle connections to the engine. Workloads run on; what they were
+// connected to, they are no more, until the next driver adopts them.
 func (d *Driver) Close() error {
-	if err := d.cli.Close(); err != nil {
-		return fmt.Errorf("cannot close the connections to the engine: %w", err)
+	d.mu.Lock()
+	ways := slices.Collect(maps.Keys(d.ways))
+	d.mu.Unlock()
+	var errs []error
+	for _, y := range ways {
+		errs = append(errs, y.close())
 	}
-	return nil
+	if err := d.cli.Close(); err != nil {
+		errs = append(errs, fmt.Errorf("cannot close the connections to the engine: %w", err))
+	}
+	return errors.Join(errs...)
 }
 
 // Ping says what engine answers ("Docker 20.10.24, runc"). It fails with

@@ -41,14 +41,17 @@ type blueprint struct {
 
 // build makes the blueprint of w from constants, w and the image. It is the only
 // place where a container is described, and it has no access to anything else.
-func build(node mesh.PeerID, w mesh.Workload, img image, user string) (blueprint, error) {
+//
+// sandbox is the ID of the container whose network it joins, and empty for a workload
+// without a network.
+func build(node mesh.PeerID, w mesh.Workload, img image, user, sandbox string) (blueprint, error) {
 	s := w.Spec.WithDefaults()
 	r := s.Resources
 	if s.Runtime != mesh.Container {
 		return blueprint{}, mesh.Errorf(mesh.Invalid, "a %s workload is not a container", s.Runtime)
 	}
-	if s.Egress != mesh.EgressNone {
-		return blueprint{}, mesh.Errorf(mesh.Unsupported, "egress %q is not supported: only none", s.Egress)
+	if connects(s) != (sandbox != "") || sandbox != "" && !mesh.ValidDigest("sha256:"+sandbox) {
+		return blueprint{}, mesh.Errorf(mesh.Internal, "a workload has a sandbox if and only if it has a network")
 	}
 	// A zero or negative bound means none at all to the engine.
 	if r.Memory <= 0 || r.PIDs <= 0 || r.Disk <= 0 || r.MilliCPU <= 0 || r.MilliCPU > maxMilliCPU {
@@ -107,6 +110,10 @@ func build(node mesh.PeerID, w mesh.Workload, img image, user string) (blueprint
 				{Name: "nofile", Soft: openFiles, Hard: openFiles},
 			},
 		},
+	}
+	if sandbox != "" { // which has these already
+		h.NetworkMode = container.NetworkMode(sandboxPrefix + sandbox)
+		c.Hostname, h.DNS, h.DNSSearch, h.ExtraHosts, h.Sysctls = "", nil, nil, nil, nil
 	}
 	return blueprint{name: containerName(node, w.ID), config: c, host: h}, nil
 }

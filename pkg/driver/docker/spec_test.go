@@ -2,6 +2,7 @@ package docker
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -36,7 +37,9 @@ func anyWorkload() *rapid.Generator[mesh.Workload] {
 				Resources: mesh.Resources{
 					MilliCPU: upTo(maxMilliCPU).Draw(t, "cpu"), Memory: upTo(1<<40).Draw(t, "memory"), Disk: upTo(1<<40).Draw(t, "disk"), PIDs: upTo(1<<20).Draw(t, "pids"),
 				},
-				Egress:  mesh.Egress(rapid.SampledFrom([]string{"", "none", "none", "none", "internet"}).Draw(t, "egress")),
+				Egress:  mesh.Egress(rapid.SampledFrom([]string{"", "none", "none", "internet", "allow", "host"}).Draw(t, "egress")),
+				Hosts:   rapid.SliceOfN(text, 0, 2).Draw(t, "hosts"),
+				Network: rapid.OneOf(rapid.Just(""), rapid.Just(""), text).Draw(t, "network"),
 				Restart: mesh.Restart(text.Draw(t, "restart")),
 			},
 		}
@@ -50,27 +53,43 @@ func TestNoSpecLeavesTheContainer(t *testing.T) {
 			w := anyWorkload().Draw(t, "workload")
 			volumes := rapid.SliceOfN(rapid.OneOf(rapid.SampledFrom([]string{"/data", "/tmp", "/var/lib/x"}), rapid.SampledFrom([]string{"/data", "/srv", "/", "/proc", "/sys/fs", "/dev/shm", "/a,exec", "x"})), 0, 2).Draw(t, "volumes")
 			img := image{id: "sha256:" + strings.Repeat("a", 64), volumes: volumes}
-			b, err := build(testNode, w, img, userOf(w.ID, rapid.Bool().Draw(t, "remaps")))
+			sandbox := ""
+			if connects(w.Spec) {
+				sandbox = rapid.OneOf(rapid.SampledFrom([]string{someID, someID, someID, "host", ""}), rapid.String()).Draw(t, "sandbox")
+				if s, err := buildSandbox(testNode, w, img, "1234567", netip.MustParseAddr("198.19.0.1")); err == nil {
+					if escape := escapes(s, ""); escape != "" {
+						t.Fatalf("the sandbox: %s: %+v", escape, s.host)
+					}
+				}
+			}
+			b, err := build(testNode, w, img, userOf(w.ID, rapid.Bool().Draw(t, "remaps")), sandbox)
 			if err != nil {
 				return
 			}
 			built++
-			if escape := escapes(b); escape != "" {
+			if escape := escapes(b, sandbox); escape != "" {
 				t.Fatalf("%s: %+v", escape, b.host)
 			}
 		})
 	}
 }
 
-// escapes names the first way in which b is more than a closed box.
-func escapes(b blueprint) string {
+var someID = strings.Repeat("ab", 32)
+
+// escapes names the first way in which b is more than a closed box, or one in the
+// sandbox of this ID.
+func escapes(b blueprint, sandbox string) string {
 	h, c := b.host, b.config
+	network, sysctls := container.NetworkMode("none"), 1
+	if sandbox != "" {
+		network, sysctls = container.NetworkMode("container:"+someID), 0
+	}
 	for what, bad := range map[string]bool{
 		"privileged":       h.Privileged,
 		"capabilities":     len(h.CapAdd) > 0 || !slices.Equal(h.CapDrop, []string{"ALL"}),
 		"host path":        len(h.Binds) > 0 || len(h.Mounts) > 0 || len(h.VolumesFrom) > 0 || len(c.Volumes) > 0 || h.VolumeDriver != "",
 		"device":           len(h.Devices) > 0 || len(h.DeviceRequests) > 0 || len(h.DeviceCgroupRules) > 0,
-		"host namespace":   h.NetworkMode != "none" || h.PidMode != "" || h.UTSMode != "" || h.UsernsMode != "" || h.IpcMode != "private" || h.CgroupnsMode != "private",
+		"host namespace":   h.NetworkMode != network || h.PidMode != "" || h.UTSMode != "" || h.UsernsMode != "" || h.IpcMode != "private" || h.CgroupnsMode != "private",
 		"published port":   len(h.PortBindings) > 0 || h.PublishAllPorts || len(c.ExposedPorts) > 0,
 		"links":            len(h.Links) > 0,
 		"writable root":    !h.ReadonlyRootfs,
@@ -87,7 +106,7 @@ func escapes(b blueprint) string {
 		"log":              h.LogConfig.Type != "json-file" || h.LogConfig.Config["max-size"] == "" || h.LogConfig.Config["max-file"] == "",
 		"image":            c.Image != "sha256:"+strings.Repeat("a", 64),
 		"terminal":         c.Tty || c.OpenStdin || c.AttachStdin,
-		"sysctl":           len(h.Sysctls) != 1,
+		"sysctl":           len(h.Sysctls) != sysctls,
 	} {
 		if bad {
 			return what

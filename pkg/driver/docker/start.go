@@ -8,6 +8,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 
 	"peercompute/pkg/driver"
+	"peercompute/pkg/driver/docker/internal/usernet"
 	"peercompute/pkg/mesh"
 )
 
@@ -32,7 +33,30 @@ func (d *Driver) Start(ctx context.Context, w mesh.Workload) (driver.Task, error
 	if err != nil {
 		return nil, err
 	}
-	want, err := build(d.node, w, img, userOf(w.ID, e.remaps))
+	if !connects(w.Spec) {
+		return d.startIn(ctx, e, w, img, nil)
+	}
+	if err := errors.Join(usernet.Available(), canEnter(), d.closeWays(ctx, w.ID)); err != nil {
+		return nil, err
+	}
+	y, err := d.openSandbox(ctx, e, w)
+	if err != nil {
+		return nil, err
+	}
+	t, err := d.startIn(ctx, e, w, img, y)
+	if err != nil {
+		return nil, errors.Join(err, d.closeSandbox(ctx, y))
+	}
+	return t, nil
+}
+
+// startIn makes the container of w and starts it, in the sandbox if it has one.
+func (d *Driver) startIn(ctx context.Context, e engine, w mesh.Workload, img image, y *way) (driver.Task, error) {
+	var sandbox string
+	if y != nil {
+		sandbox = y.sandbox
+	}
+	want, err := build(d.node, w, img, userOf(w.ID, e.remaps), sandbox)
 	if err != nil {
 		return nil, err
 	}
@@ -40,11 +64,28 @@ func (d *Driver) Start(ctx context.Context, w mesh.Workload) (driver.Task, error
 	if err != nil {
 		return nil, err
 	}
-	t, err := d.launch(ctx, e, want, id, w)
+	got, err := d.run(ctx, e, want, id, w)
 	if err != nil {
 		return nil, errors.Join(err, d.discard(ctx, id))
 	}
-	return t, nil
+	return d.task(got, w.ID, w.Spec.Port, y), nil
+}
+
+// closeWays ends what earlier runs of a workload left of a network.
+func (d *Driver) closeWays(ctx context.Context, id mesh.WorkloadID) error {
+	d.mu.Lock()
+	var old []*way
+	for y := range d.ways {
+		if y.work.ID == id {
+			old = append(old, y)
+		}
+	}
+	d.mu.Unlock()
+	var errs []error
+	for _, y := range old {
+		errs = append(errs, d.closeSandbox(ctx, y))
+	}
+	return errors.Join(errs...)
 }
 
 // create makes the container, after removing what an earlier run left. That is
@@ -69,30 +110,32 @@ func (d *Driver) create(ctx context.Context, want blueprint) (string, error) {
 	return made.ID, nil
 }
 
-// launch checks the container that was made, starts it, and finds its namespace.
-func (d *Driver) launch(ctx context.Context, e engine, want blueprint, id string, w mesh.Workload) (*task, error) {
-	got, err := d.cli.ContainerInspect(ctx, id)
-	if err != nil {
-		return nil, d.fail(err, "describe the container")
+// run checks the container that was made, starts it, and says what it became.
+func (d *Driver) run(ctx context.Context, e engine, want blueprint, id string, w mesh.Workload) (got container.InspectResponse, err error) {
+	if got, err = d.cli.ContainerInspect(ctx, id); err != nil {
+		return got, d.fail(err, "describe the container")
 	}
 	if err := check(want, e, got); err != nil {
-		return nil, err
+		return got, err
 	}
 	if err := d.cli.ContainerStart(ctx, id, container.StartOptions{}); err != nil {
-		return nil, d.failStart(err, w)
+		return got, d.failStart(err, w)
 	}
 	if got, err = d.cli.ContainerInspect(ctx, id); err != nil {
-		return nil, d.fail(err, "describe the container")
+		return got, d.fail(err, "describe the container")
 	}
-	return d.task(got, w.ID, w.Spec.Port), nil
+	return got, nil
 }
 
-// Remove deletes the container of a workload, its scratch and its log.
+// Remove deletes the container of a workload, its scratch, its log and its network.
 func (d *Driver) Remove(ctx context.Context, id mesh.WorkloadID) error {
 	if _, err := mesh.ParseWorkloadID(string(id)); err != nil {
 		return err
 	}
 	if err := d.removeContainer(ctx, containerName(d.node, id)); err != nil {
+		return err
+	}
+	if err := errors.Join(d.closeWays(ctx, id), d.removeContainer(ctx, sandboxName(d.node, id))); err != nil {
 		return err
 	}
 	d.mu.Lock()

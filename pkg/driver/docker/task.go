@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -22,15 +23,19 @@ type task struct {
 	port      uint16
 	memory    int64  // bytes allowed
 	namespace string // file of its network namespace; "" = it has ended
+	way       *way   // what it reaches; nil = nothing
 	stopped   atomic.Bool
 	paused    atomic.Bool // as far as we know; nobody else pauses our containers
 	probe     probe
 }
 
-func (d *Driver) task(got container.InspectResponse, id mesh.WorkloadID, port uint16) *task {
+func (d *Driver) task(got container.InspectResponse, id mesh.WorkloadID, port uint16, y *way) *task {
 	t := &task{
-		driver: d, id: id, container: got.ID, port: port,
+		driver: d, id: id, container: got.ID, port: port, way: y,
 		memory: got.HostConfig.Memory, namespace: got.NetworkSettings.SandboxKey,
+	}
+	if y != nil {
+		t.namespace = y.where()
 	}
 	t.paused.Store(got.State != nil && got.State.Paused)
 	return t
@@ -54,7 +59,15 @@ func (t *task) DialPort(ctx context.Context, port uint16) (net.Conn, error) {
 	if t.namespace == "" {
 		return nil, mesh.Errorf(mesh.Unavailable, "workload %s has ended", t.id)
 	}
-	return dialInside(ctx, t.namespace, port)
+	return dialInside(ctx, t.namespace, netip.AddrPortFrom(loopback, port))
+}
+
+// closeNetwork takes away the network of a run that has ended. What fails here is made
+// up for by Remove and by the next Start.
+func (t *task) closeNetwork(ctx context.Context) {
+	if err := t.driver.closeSandbox(ctx, t.way); err != nil {
+		t.driver.log.Warn("cannot remove the network of a workload", "workload", t.id, "err", err)
+	}
 }
 
 // How often Wait asks again while the engine does not answer.
@@ -71,6 +84,7 @@ func (t *task) Wait(ctx context.Context) (mesh.Exit, error) {
 		began := t.driver.now()
 		exit, err := t.wait(ctx)
 		if err == nil {
+			t.closeNetwork(ctx)
 			return exit, nil
 		}
 		if ctx.Err() != nil {
@@ -145,11 +159,13 @@ func (t *task) Stop(ctx context.Context, grace time.Duration) error {
 	}
 	err := t.driver.cli.ContainerStop(ctx, t.container, container.StopOptions{Timeout: &seconds})
 	if err == nil || errdefs.IsNotFound(err) {
+		t.closeNetwork(ctx)
 		return nil
 	}
 	if !client.IsErrConnectionFailed(err) && ctx.Err() == nil {
 		// Killed under the engine's hands: what counts is that it runs no more.
 		if t.driver.waitFor(ctx, t.container, container.WaitConditionNotRunning) == nil {
+			t.closeNetwork(ctx)
 			return nil
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"time"
 
+	"peercompute/pkg/egress"
 	"peercompute/pkg/mesh"
 )
 
@@ -61,17 +62,13 @@ type Config struct {
 type Client struct {
 	cfg   Config
 	hosts map[mesh.Host]bool
+	out   egress.Dialer
 	http  *http.Client
 }
 
 // New makes a client. An entry that cannot be read allows nothing.
 func New(c Config) *Client {
-	if c.Resolve == nil {
-		c.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
-			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-		}
-	}
-	f := &Client{cfg: c, hosts: map[mesh.Host]bool{}}
+	f := &Client{cfg: c, hosts: map[mesh.Host]bool{}, out: egress.Dialer{Resolve: c.Resolve}}
 	for _, s := range c.Hosts {
 		if h, err := mesh.ParseHost(s); err == nil {
 			f.hosts[h] = true
@@ -130,68 +127,13 @@ func (f *Client) hop(r *http.Request, via []*http.Request) error {
 	return f.check(r.URL)
 }
 
-// dial connects to a host of the list. A name is looked up here, and the address
-// that was judged is the one that is connected to: a name that means another
-// address the next moment gains nothing.
+// dial connects to a host of the list, and to no other.
 func (f *Client) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	h, err := mesh.ParseHost(addr)
 	if err != nil || !f.hosts[h] {
 		return nil, denied("%s is not on this workload's list of hosts", clip(addr))
 	}
-	addrs := []netip.Addr{h.Addr} // on the list as such, which the grant allows
-	if h.Name != "" {
-		if addrs, err = f.public(ctx, h.Name); err != nil {
-			return nil, err
-		}
-	}
-	d := net.Dialer{Timeout: dialTimeout}
-	var errs []error
-	for _, a := range addrs {
-		c, err := d.DialContext(ctx, network, netip.AddrPortFrom(a, h.Port).String())
-		if err == nil {
-			return c, nil
-		}
-		errs = append(errs, err)
-	}
-	return nil, mesh.Errorf(mesh.Unavailable, "%s cannot be reached", h).Because(errors.Join(errs...))
-}
-
-// maxAddrs is how many addresses of a name are tried.
-const maxAddrs = 4
-
-// public is the addresses of a name that are of the public internet, and not this
-// machine's own.
-func (f *Client) public(ctx context.Context, name string) ([]netip.Addr, error) {
-	found, err := f.cfg.Resolve(ctx, name)
-	if err != nil {
-		return nil, mesh.Errorf(mesh.Unavailable, "%s has no address", name).Because(err)
-	}
-	own := ownAddrs()
-	var ok []netip.Addr
-	for _, a := range found {
-		if a = a.Unmap(); mesh.Public(a) && !own[a] && len(ok) < maxAddrs {
-			ok = append(ok, a)
-		}
-	}
-	if len(ok) == 0 {
-		return nil, denied("%s means no public address", name)
-	}
-	return ok, nil
-}
-
-// ownAddrs are the addresses of this machine, which may be public ones.
-func ownAddrs() map[netip.Addr]bool {
-	own := map[netip.Addr]bool{}
-	addrs, err := net.InterfaceAddrs()
-	if err != nil {
-		return own
-	}
-	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil {
-			own[p.Addr().Unmap().WithZone("")] = true
-		}
-	}
-	return own
+	return f.out.Dial(ctx, network, h)
 }
 
 // Do makes a request. Its errors can be shown to the guest.
