@@ -9,7 +9,7 @@ FUZZTIME ?= 60s
 GOFUMPT     := mvdan.cc/gofumpt@v0.12.0
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.1
 
-.PHONY: help build demo test check oracle bench fuzz cross clean
+.PHONY: help build demo test check oracle bench fuzz guards cross clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -38,6 +38,9 @@ bench: build ## Measure; writes out/bench.json and prints a table
 
 fuzz: ## Every fuzz target for FUZZTIME each
 	$(GO) run ./test/report -fuzz $(FUZZTIME)
+
+guards: ## Take each guard away and see its test go red
+	$(GO) run ./test/guards
 
 cross: ## Build for every supported platform
 	@for p in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64; do \

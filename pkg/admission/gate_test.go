@@ -265,6 +265,25 @@ func TestChallengeLapses(t *testing.T) {
 	}
 }
 
+// A challenge stands for one request: another one with it is refused, also from the
+// peer that it was given to, and so is another peer's.
+func TestChallengeCountsOnce(t *testing.T) {
+	b := newBench(t)
+	o := b.request(b.alice)
+	o.Challenge = b.Challenge(b.alice)
+	theirs := b.request(b.bob)
+	theirs.Challenge = o.Challenge
+	if _, _, err := b.Admit(context.Background(), b.bob, theirs); mesh.AsError(err) == nil || mesh.AsError(err).Rule != "time.challenge" {
+		t.Errorf("another peer's challenge: %v, want it refused by time.challenge", err)
+	}
+	b.mustAdmit(o).Release()
+	next := b.request(b.alice)
+	next.Challenge = o.Challenge
+	if _, _, err := b.Admit(context.Background(), b.alice, next); mesh.AsError(err) == nil || mesh.AsError(err).Rule != "time.challenge" {
+		t.Errorf("a challenge that was used: %v, want it refused by time.challenge", err)
+	}
+}
+
 func TestCapacityRefusesAndEvictsNothing(t *testing.T) {
 	b := newBench(t)
 	b.max = 5
@@ -325,28 +344,33 @@ func TestRemovedBetweenAdmissionAndEffect(t *testing.T) {
 
 func TestSameRequestManyTimesAtOnce(t *testing.T) {
 	b := newBench(t)
-	o := b.request(b.alice)
-	var executed atomic.Int32
-	var wg sync.WaitGroup
-	for range 32 {
-		wg.Go(func() {
-			ticket, prior, err := b.Admit(context.Background(), b.alice, o)
-			switch {
-			case err != nil:
-				t.Errorf("refused: %v", err)
-			case ticket != nil:
-				executed.Add(1)
-				if err := ticket.Finish(context.Background(), []byte("one"), nil); err != nil {
-					t.Error(err)
+	for range 30 { // what must not happen between two steps happens only sometimes
+		o := b.request(b.alice)
+		var executed atomic.Int32
+		var wg sync.WaitGroup
+		start := make(chan struct{})
+		for range 32 {
+			wg.Go(func() {
+				<-start
+				ticket, prior, err := b.Admit(context.Background(), b.alice, o)
+				switch {
+				case err != nil:
+					t.Errorf("refused: %v", err)
+				case ticket != nil:
+					executed.Add(1)
+					if err := ticket.Finish(context.Background(), []byte("one"), nil); err != nil {
+						t.Error(err)
+					}
+				case string(prior) != "one":
+					t.Errorf("prior answer %q", prior)
 				}
-			case string(prior) != "one":
-				t.Errorf("prior answer %q", prior)
-			}
-		})
-	}
-	wg.Wait()
-	if n := executed.Load(); n != 1 {
-		t.Fatalf("executed %d times, want once", n)
+			})
+		}
+		close(start)
+		wg.Wait()
+		if n := executed.Load(); n != 1 {
+			t.Fatalf("executed %d times, want once", n)
+		}
 	}
 }
 

@@ -272,13 +272,14 @@ func TestNewListsWhatIsWrong(t *testing.T) {
 // While an invite is open a stranger reaches the protocols for guests and nothing
 // else; when none is, not even those.
 func TestGuestsReachOnlyWhatIsForThem(t *testing.T) {
-	const door = "/test/door/1"
+	const door, shut = "/test/door/1", "/test/shut/1"
 	var open atomic.Bool
 	var inside atomic.Int32
 	gate := &gateOf{}
 	server := startExpecting(t, 1, gate, open.Load, onTCP)
 	server.Handle(echo, func(context.Context, *Stream) { inside.Add(1) })
 	server.HandleGuest(door, open.Load, func(_ context.Context, s *Stream) { _, _ = s.Write([]byte("k")) })
+	server.HandleGuest(shut, func() bool { return false }, func(context.Context, *Stream) { inside.Add(1) })
 	stranger := start(t, 2, &gateOf{})
 	knock := func(proto string) error {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -306,6 +307,9 @@ func TestGuestsReachOnlyWhatIsForThem(t *testing.T) {
 	if err := knock(echo); err == nil || inside.Load() != 0 {
 		t.Errorf("a guest reaches more than the door: %v", err)
 	}
+	if err := knock(shut); err == nil || inside.Load() != 0 {
+		t.Errorf("a guest reaches a door that is shut, because another is open: %v", err)
+	}
 	if _, err := stranger.Open(context.Background(), server.ID(), door); mesh.KindOf(err) != mesh.Untrusted {
 		t.Errorf("knocking once opened the way out for good: %v", err)
 	}
@@ -318,7 +322,7 @@ func TestGuestsReachOnlyWhatIsForThem(t *testing.T) {
 
 // Guests are few: more connections than maxGuests are refused.
 func TestGuestsAreFew(t *testing.T) {
-	const door = "/test/door/1"
+	const door, shut = "/test/door/1", "/test/shut/1"
 	server := startExpecting(t, 1, &gateOf{}, func() bool { return true }, onTCP)
 	server.guests.knocks.SetBurst(1000)
 	server.guests.knocks.SetLimit(1000)
