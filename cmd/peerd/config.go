@@ -42,6 +42,7 @@ type lendConfig struct {
 type dockerConfig struct {
 	Enabled bool   `toml:"enabled"`
 	Host    string `toml:"host"`
+	Runtime string `toml:"runtime"`
 }
 
 func defaultConfig() config {

@@ -72,7 +72,7 @@ func workerCommand() *cobra.Command {
 }
 
 func runCommand(stderr io.Writer) *cobra.Command {
-	var home, file, logLevel, beat string
+	var home, file, logLevel, beat, runtime string
 	var listen []string
 	var accept accepted
 	var meet meetConfig
@@ -101,6 +101,9 @@ func runCommand(stderr io.Writer) *cobra.Command {
 			if c.Flags().Changed("heartbeat") {
 				cfg.Heartbeat = beat
 			}
+			if c.Flags().Changed("runtime") {
+				cfg.Docker.Runtime = runtime
+			}
 			cfg.Meet.override(c.Flags(), meet)
 			if err := cfg.validate(); err != nil {
 				return err
@@ -113,6 +116,7 @@ func runCommand(stderr io.Writer) *cobra.Command {
 	f.StringVar(&file, "config", "", "configuration file (default: HOME/peerd.toml, if it is there)")
 	f.StringArrayVar(&listen, "listen", nil, "multiaddr to listen on; repeat for several")
 	f.StringVar(&logLevel, "log-level", "", "debug, info, warn or error")
+	f.StringVar(&runtime, "runtime", "", "the container engine's runtime for workloads, such as runsc (default: the engine's)")
 	meet.flags(f)
 	f.BoolVar(&accept.newState, "new-state", false, "accept that the state file is lost and begin a new one")
 	f.BoolVar(&accept.oldState, "old-state", false, "accept a state file that is not the latest, such as one from a backup")

@@ -45,7 +45,7 @@ func (rt *runtimes) open(ctx context.Context, cfg config, m *member.Member) erro
 
 	if cfg.Docker.Enabled {
 		// The engine knows the node's containers by its first ID, whatever its key is now.
-		containers, err := docker.New(docker.Config{Node: m.Origin, Host: cfg.Docker.Host, Log: m.Log, MayConnect: rt.mayConnect, Owner: rt.ownerNow})
+		containers, err := docker.New(docker.Config{Node: m.Origin, Host: cfg.Docker.Host, Runtime: cfg.Docker.Runtime, Log: m.Log, MayConnect: rt.mayConnect, Owner: rt.ownerNow})
 		if err != nil {
 			return err
 		}
@@ -53,6 +53,8 @@ func (rt *runtimes) open(ctx context.Context, cfg config, m *member.Member) erro
 		rt.all[mesh.Container] = node.Runtime{Driver: containers, Ready: containers.Ping}
 		if _, err := containers.Ping(ctx); err != nil {
 			rt.warnings = append(rt.warnings, "containers cannot run here: "+err.Error())
+		} else if risks, err := containers.Risks(ctx); err == nil && risks != "" {
+			rt.warnings = append(rt.warnings, "containers: "+risks+"; update the engine, or make sure that your distribution has mended it")
 		}
 	} else {
 		rt.warnings = append(rt.warnings, "containers are turned off by the configuration")

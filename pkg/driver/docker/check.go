@@ -86,7 +86,7 @@ func hostDeviations(want, got *container.HostConfig, e engine) []string {
 		case "ConsoleSize": // of a console that is not there
 			continue
 		case "Runtime": // the owner of the machine chose it
-			if got.Runtime != e.runtime {
+			if want.Runtime == "" && got.Runtime != e.runtime || want.Runtime != "" && got.Runtime != want.Runtime {
 				bad = append(bad, "Runtime")
 			}
 			continue

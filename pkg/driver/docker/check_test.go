@@ -172,6 +172,37 @@ func TestOnlyConfinedContainersAreAdopted(t *testing.T) {
 	}
 }
 
+// A workload runs under the runtime that the machine's owner chose, or not at all.
+func TestCheckSeesTheRuntime(t *testing.T) {
+	for _, tc := range []struct {
+		want, got string
+		ok        bool
+	}{{"", "runc", true}, {"", "runsc", false}, {"runsc", "runsc", true}, {"runsc", "runc", false}, {"runsc", "", false}} {
+		want, got := made(t)
+		want.host.Runtime, got.HostConfig.Runtime = tc.want, tc.got
+		if err := check(want, testEngine, got); (err == nil) != tc.ok {
+			t.Errorf("%q instead of %q: got %v", tc.got, tc.want, err)
+		}
+	}
+}
+
+func TestJudgesTheRuntime(t *testing.T) {
+	info := system.Info{DefaultRuntime: "runc", Runtimes: map[string]system.RuntimeWithStatus{
+		"runc":   {Runtime: system.Runtime{Path: "runc"}},
+		"runsc":  {Runtime: system.Runtime{Path: "/usr/local/bin/runsc"}},
+		"gvisor": {Runtime: system.Runtime{Path: "/usr/bin/runsc", Args: []string{"--platform=systrap"}}},
+		"open":   {Runtime: system.Runtime{Path: "/usr/bin/runsc", Args: []string{"--network=host"}}},
+	}}
+	for chosen, secludes := range map[string]bool{"": false, "runc": false, "runsc": true, "gvisor": true, "open": false} {
+		if got, err := judgeRuntime(info, chosen); err != nil || got != secludes {
+			t.Errorf("%q: got %t, %v", chosen, got, err)
+		}
+	}
+	if _, err := judgeRuntime(info, "kata"); mesh.KindOf(errOr(err)) != mesh.Unsupported || !strings.Contains(err.Error(), "runsc") {
+		t.Errorf("one that is not there: %v", err)
+	}
+}
+
 func TestLabels(t *testing.T) {
 	good := func() map[string]string {
 		return map[string]string{labelNode: testNode.String(), labelWorkload: "aaaaaaaaaaaaaaaa", labelPort: "80"}

@@ -28,6 +28,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -45,6 +46,9 @@ type Config struct {
 	// Host is the engine's address ("unix:///var/run/docker.sock"); empty = the
 	// platform's default. The environment is not read.
 	Host string
+	// Runtime is the engine's runtime for workloads ("runsc"), as this machine's owner
+	// chose it; empty = the engine's default.
+	Runtime string
 	// MaxImage bounds a pulled image in bytes, on the wire and unpacked;
 	// 0 = DefaultMaxImage.
 	MaxImage int64
@@ -74,6 +78,7 @@ type Driver struct {
 	mayConnect func(mesh.PeerID, mesh.Spec) error
 	ownerNow   func(mesh.PeerID) mesh.PeerID
 	out        egress.Dialer
+	runtime    string
 
 	mu     sync.Mutex
 	engine *engine                    // nil until the engine has answered once
@@ -121,7 +126,7 @@ func New(c Config) (*Driver, error) {
 	return &Driver{
 		node: c.Node, maxImage: c.MaxImage, log: c.Log, now: c.Now, cli: cli,
 		pinned: map[mesh.WorkloadID]pinned{}, ways: map[*way]bool{},
-		mayConnect: c.MayConnect, ownerNow: c.Owner, out: c.Out,
+		mayConnect: c.MayConnect, ownerNow: c.Owner, out: c.Out, runtime: c.Runtime,
 	}, nil
 }
 
@@ -149,6 +154,30 @@ func (d *Driver) Ping(ctx context.Context) (detail string, err error) {
 	if err != nil {
 		return "", err
 	}
-	detail = fmt.Sprintf("Docker %s, %s", e.version, e.runtime)
+	users := "no user-namespace remap"
+	if e.remaps {
+		users = "users remapped"
+	}
+	runtime := e.runtime
+	if d.runtime != "" {
+		runtime = d.runtime
+	}
+	if runtime == "runc" {
+		runtime += " " + e.runc
+	}
+	detail = fmt.Sprintf("Docker %s, %s, %s", e.version, strings.TrimSpace(runtime), users)
 	return detail, canEnter()
+}
+
+// Risks says what is known against the versions of the engine and its runtime, in one
+// line; "" = nothing.
+func (d *Driver) Risks(ctx context.Context) (string, error) {
+	e, err := d.knowEngine(ctx)
+	if err != nil || e.risks == "" {
+		return "", err
+	}
+	if !e.remaps {
+		return e.risks + "; users are not remapped, so whoever gets out is who it was inside", nil
+	}
+	return e.risks, nil
 }

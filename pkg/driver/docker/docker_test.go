@@ -127,8 +127,25 @@ func TestContract(t *testing.T) {
 func TestPingSaysWhichEngine(t *testing.T) {
 	needEngine(t)
 	detail, err := open(t, newNode(t)).Ping(t.Context())
-	if err != nil || !strings.HasPrefix(detail, "Docker ") {
+	if err != nil || !strings.HasPrefix(detail, "Docker ") || !strings.Contains(detail, "remap") {
 		t.Errorf("got %q, %v", detail, err)
+	}
+}
+
+func TestRuntimeThatIsNotThere(t *testing.T) {
+	needEngine(t)
+	d, err := docker.New(docker.Config{Node: newNode(t), Runtime: "none-such"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	w := workload(spec(dockertest.Image(t, "testdata/actor"), "serve"))
+	_, ping := d.Ping(t.Context())
+	_, started := d.Start(t.Context(), w)
+	for what, err := range map[string]error{"ping": ping, "start": started} {
+		if err == nil || mesh.KindOf(err) != mesh.Unsupported || !strings.Contains(err.Error(), "runc") {
+			t.Errorf("%s: got %v", what, err)
+		}
 	}
 }
 

@@ -2,6 +2,8 @@ package docker
 
 import (
 	"context"
+	"maps"
+	"path"
 	"runtime"
 	"slices"
 	"strings"
@@ -17,11 +19,14 @@ const oldestAPI = "1.41"
 
 // engine is what we know of the engine.
 type engine struct {
-	version string
-	arch    string // as GOARCH has it
-	runtime string // the default runtime
-	cpus    int
-	remaps  bool // it maps container users to others of the host
+	version  string
+	arch     string // as GOARCH has it
+	runtime  string // the default runtime
+	cpus     int
+	remaps   bool   // it maps container users to others of the host
+	secludes bool   // the runtime of workloads keeps their network to itself
+	runc     string // the version
+	risks    string // known holes of these versions; "" = none
 }
 
 // knowEngine returns what is known of the engine and asks if that is nothing.
@@ -47,6 +52,18 @@ func (d *Driver) askEngine(ctx context.Context) (engine, error) {
 	if err != nil {
 		return engine{}, err
 	}
+	if e.secludes, err = judgeRuntime(info, d.runtime); err != nil {
+		return engine{}, err
+	}
+	v, err := d.cli.ServerVersion(ctx)
+	if err != nil {
+		return engine{}, d.fail(err, "tell its version")
+	}
+	parts := map[string]string{"Engine": v.Version}
+	for _, c := range v.Components {
+		parts[c.Name] = c.Version
+	}
+	e.runc, e.risks = parts["runc"], risks(parts)
 	d.mu.Lock()
 	d.engine = &e
 	d.mu.Unlock()
@@ -89,6 +106,26 @@ func judge(info system.Info, api string) (engine, error) {
 		version: info.ServerVersion, arch: goArch(info.Architecture), runtime: info.DefaultRuntime,
 		cpus: info.NCPU, remaps: hasOption("name=userns"),
 	}, nil
+}
+
+// judgeRuntime looks for the runtime that this machine's owner chose; "" is the
+// engine's default. secludes reports whether it keeps the network of its containers to
+// itself, as gVisor does unless it is told otherwise: then the addresses in a
+// container's namespace are not the container's.
+func judgeRuntime(info system.Info, chosen string) (secludes bool, err error) {
+	if chosen == "" {
+		chosen = info.DefaultRuntime
+	}
+	r, ok := info.Runtimes[chosen]
+	if !ok && chosen != info.DefaultRuntime {
+		return false, mesh.Errorf(mesh.Unsupported, "the container engine has no runtime %q, only %s", clip(chosen, 40), strings.Join(slices.Sorted(maps.Keys(info.Runtimes)), ", ")).
+			WithHint("register it under \"runtimes\" in the engine's daemon.json, or start peerd without --runtime")
+	}
+	if !strings.HasPrefix(path.Base(r.Path), "runsc") && !strings.HasPrefix(chosen, "runsc") {
+		return false, nil
+	}
+	args := strings.Join(r.Args, " ")
+	return !strings.Contains(args, "-network=host") && !strings.Contains(args, "-network host"), nil
 }
 
 // goArch turns the kernel's name of an architecture into Go's, which images use.

@@ -25,6 +25,10 @@ func (d *Driver) Start(ctx context.Context, w mesh.Workload) (driver.Task, error
 	if err != nil {
 		return nil, err
 	}
+	if e.secludes && (w.Spec.Port != 0 || connects(w.Spec)) {
+		return nil, mesh.Errorf(mesh.Unsupported, "this machine's container runtime keeps the network of its sandboxes to itself, so a container here has neither a port nor egress").
+			WithHint("its owner can register runsc with \"runtimeArgs\": [\"--network=host\"]; host means the container's own namespace")
+	}
 	if n := int64(e.cpus) * 1000; n > 0 && w.Spec.Resources.MilliCPU > n {
 		return nil, mesh.Errorf(mesh.Quota, "%.3g cores are more than the %d of this machine", float64(w.Spec.Resources.MilliCPU)/1000, e.cpus).
 			WithHint("deploy with --cpus %d or less", e.cpus)
@@ -60,6 +64,7 @@ func (d *Driver) startIn(ctx context.Context, e engine, w mesh.Workload, img ima
 	if err != nil {
 		return nil, err
 	}
+	want.host.Runtime = d.runtime
 	id, err := d.create(ctx, want)
 	if err != nil {
 		return nil, err

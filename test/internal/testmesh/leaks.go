@@ -23,6 +23,7 @@ const (
 	complaintLines = 60                     // of a panic or race that are shown
 	nodeLabel      = "peercompute.node"     // of every container that a node makes
 	workLabel      = "peercompute.workload" // its workload's ID
+	roleLabel      = "peercompute.role"     // of what a workload has besides its container
 )
 
 // empty removes all workloads of a node that runs, so that nothing outlives it.
@@ -147,6 +148,9 @@ func (n *Node) Containers() map[mesh.WorkloadID]Container {
 	}
 	out := map[mesh.WorkloadID]Container{}
 	for _, c := range list {
+		if c.Labels[roleLabel] != "" { // the network of one
+			continue
+		}
 		id := mesh.WorkloadID(c.Labels[workLabel])
 		if _, twice := out[id]; twice {
 			t.Errorf("workload %s has two containers", id)
