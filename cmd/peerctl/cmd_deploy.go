@@ -23,21 +23,27 @@ type deployFlags struct {
 	egress  egressFlags
 	detach  bool
 	dryRun  bool
+	push    bool
 }
 
 func cmdDeploy(a *app) *cobra.Command {
 	var f deployFlags
 	cmd := &cobra.Command{
-		Use:   "deploy IMAGE|FILE.wasm [-- ARGS…]",
+		Use:   "deploy IMAGE|DIR|FILE.wasm [-- ARGS…]",
 		Short: "Start a container or a WASM service, here or on a peer",
 		Long: `Starts a container from an image, or a WASM program that answers HTTP requests
 (WASI preview 1: CGI, or with --serve a server that accepts connections), and
 waits until it answers. Prints its URL if it is published, else its ID; what
-happens meanwhile is told on stderr.`,
+happens meanwhile is told on stderr.
+
+An image that only this machine has is sent along, if the peer lets you; with --push
+it always is. A directory with a Dockerfile (./DIR) is built on this machine, never
+on the peer's.`,
 		Example: `  peerctl deploy hello.wasm --publish
   peerctl deploy api.wasm --serve --idle 10m --allow-host db.example.org:443
   peerctl deploy nginx:1.27 --peer bob --port 80 --publish --health http:/
   peerctl deploy shop:3 --peer bob --port 8080 --network shop --egress allow:api.example.org:443
+  peerctl deploy ./site --peer bob --port 8080 --publish
   peerctl deploy worker:2 --peer bob --memory 512M --env-file prod.env -- --queue mail`,
 		Args:              programArgs("an IMAGE or a FILE.wasm", false),
 		ValidArgsFunction: completeModules,
@@ -51,6 +57,7 @@ happens meanwhile is told on stderr.`,
 	a.addDeployFlags(cmd, &f)
 	flags := cmd.Flags()
 	flags.BoolVarP(&f.detach, "detach", "d", false, "return as soon as the peer has accepted it")
+	flags.BoolVar(&f.push, "push", false, "send the image along from this machine, only the layers that the peer lacks")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "only ask what would be decided, rule by rule, and do nothing")
 	return cmd
 }
@@ -101,9 +108,18 @@ func (a *app) deploy(ctx context.Context, f *deployFlags, target string, args []
 	if f.publish {
 		spec.Publish = &mesh.Publication{Gateway: f.gateway}
 	}
-	wasm, err := isModule(target)
+	build, err := isBuildDir(target)
 	if err != nil {
 		return err
+	}
+	wasm := false
+	if !build {
+		if wasm, err = isModule(target); err != nil {
+			return err
+		}
+	}
+	if f.dryRun && (build || f.push) {
+		return usagef("--dry-run cannot judge an image that is yet to be built or pushed").hint("push it with: peerctl image push   or leave --push out")
 	}
 	var mod *module
 	if wasm {
@@ -115,7 +131,9 @@ func (a *app) deploy(ctx context.Context, f *deployFlags, target string, args []
 		f.server.apply(&spec)
 	} else {
 		spec.Runtime, spec.Image = mesh.Container, target
-		if spec.Name == "" {
+		if spec.Name == "" && build {
+			spec.Name = dirName(target)
+		} else if spec.Name == "" {
 			spec.Name = imageName(target)
 		}
 	}
@@ -135,13 +153,21 @@ func (a *app) deploy(ctx context.Context, f *deployFlags, target string, args []
 				return err
 			}
 		}
-		return a.sendDeploy(ctx, c, p, control.Deploy{Peer: f.peer, Spec: spec, Wait: !f.detach})
+		if build {
+			if spec.Image, err = a.buildDir(ctx, c, target); err != nil {
+				return err
+			}
+			spec.Digest = spec.Image
+		}
+		return a.sendDeploy(ctx, c, p, control.Deploy{Peer: f.peer, Spec: spec, Wait: !f.detach, Push: f.push || build})
 	})
 }
 
 // misplaced refuses flags that would be ignored without a word.
 func (f *deployFlags) misplaced(wasm bool) error {
 	switch {
+	case wasm && f.push:
+		return usagef("--push is for containers: a WASM module is always sent along")
 	case wasm && f.port != 0:
 		return usagef("--port is for containers: a WASM service is handed each request, or with --serve finds its listener open")
 	case wasm && f.disk != 0:

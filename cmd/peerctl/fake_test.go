@@ -122,6 +122,7 @@ func (n *fakeNode) routes() http.Handler {
 	n.identityRoutes(handle)
 	mux.HandleFunc("POST /v1/identity/export", playExport)
 	n.journalRoutes(mux, handle)
+	n.imageRoutes(mux, handle)
 	handle("GET /v1/whoami", func(*http.Request) (any, error) { return n.whoami(), nil })
 	handle("GET /v1/status", func(*http.Request) (any, error) { return n.status(), nil })
 	handle("GET /v1/peers", func(*http.Request) (any, error) { return n.peers, nil })

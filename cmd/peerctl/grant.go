@@ -41,14 +41,14 @@ func addGrantFlags(cmd *cobra.Command, f *grantFlags) {
 	flags.Var(&value[int]{to: &f.requests, parse: parseRate, kind: "RATE"}, "requests", "signed requests, such as 60/min")
 	flags.Var(&value[uint64]{to: &f.fuelDay, parse: parseFuel, kind: "FUEL"}, "fuel-per-day", "fuel for all its WASM work of a day (UTC), such as 100T")
 	flags.Var(&value[[]string]{to: &f.images, parse: parseWords, kind: "LIST"}, "images",
-		"what it may run, all of it, with commas: sha256:… digests, PREFIX/, names such as nginx:1.*, wasm (any module), any, none")
+		"what it may run, all of it, with commas: sha256:… digests, PREFIX/, names such as nginx:1.*, wasm (any module), pushed (what it pushes itself), any, none")
 	flags.Var(&value[[]string]{to: &f.egress, parse: parseWords, kind: "LIST"}, "egress",
 		"what its workloads may connect to: none, internet, allow (hosts that the workload lists), private (which may be this machine's own and its networks')")
 	flags.Var(&value[control.Until]{to: &f.until, parse: parseUntil, kind: "WHEN"}, "until",
 		"when this ends: 2026-12-31, 30d or never; then it is denied at once and its workloads stop")
 	completeFlag(cmd, "allow", completeRights)
 	completeFlag(cmd, "egress", cobra.FixedCompletions([]string{"none", "internet", "allow", "private"}, cobra.ShellCompDirectiveNoFileComp))
-	completeFlag(cmd, "images", cobra.FixedCompletions([]string{"any", "wasm", "none"}, cobra.ShellCompDirectiveNoFileComp))
+	completeFlag(cmd, "images", cobra.FixedCompletions([]string{"any", "wasm", "pushed", "none"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // parseWords reads a list with commas; "none" is the empty one.

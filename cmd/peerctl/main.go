@@ -33,6 +33,7 @@ func commands() []command {
 		{groupWork, cmdReceipts},
 		{groupWork, cmdVerify},
 		{groupWork, cmdBalance},
+		{groupWork, cmdImage},
 		{groupWork, cmdPs},
 		{groupWork, cmdInspect},
 		{groupWork, cmdLogs},

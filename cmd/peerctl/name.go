@@ -1,6 +1,7 @@
 package main
 
 import (
+	"path/filepath"
 	"strings"
 
 	"peercompute/pkg/mesh"
@@ -13,6 +14,14 @@ func imageName(image string) string {
 	image = image[strings.LastIndexByte(image, '/')+1:]
 	image, _, _ = strings.Cut(image, ":")
 	return labelOf(image)
+}
+
+// dirName derives a workload's name from the directory that it is built from.
+func dirName(dir string) string {
+	if abs, err := filepath.Abs(dir); err == nil {
+		dir = abs
+	}
+	return labelOf(filepath.Base(dir))
 }
 
 // moduleName derives a workload's name from the base name of its file.

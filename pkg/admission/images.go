@@ -18,6 +18,9 @@ import (
 // the engine has under that name or pulls by it; a digest must be pinned by the
 // spec or the reference, and then the runtime refuses whatever does not have it.
 func images(g trust.Grant, s mesh.Spec) Row {
+	if s.Runtime == mesh.Container && mesh.IsPushed(s.Image) {
+		return pushed(g, s.Image, s.Digest)
+	}
 	what := s.Image
 	if s.Runtime == mesh.Wasm {
 		what = s.Digest
@@ -41,6 +44,50 @@ func images(g trust.Grant, s mesh.Spec) Row {
 	return row
 }
 
+// pushed asks whether a peer may have, or run, an image that it pushed itself. Such an
+// image is called by its digest only, so no pattern of names can mean it.
+func pushed(g trust.Grant, ref, digest string) Row {
+	repository, id, ok := mesh.ParsePushed(ref)
+	row := Row{Kind: mesh.Denied, Check: mesh.Check{Rule: "grant.images", Want: "pushed " + id, Limit: strings.Join(g.Quota.Images, ", ")}}
+	switch {
+	case !ok || g.Peer == "" || repository != mesh.PushedRepository(g.First()):
+		row.Want = ref
+		row.Reason = "the image " + ref + " is not one that you pushed there"
+	case id != digest:
+		row.Reason = "a pushed image must be pinned by its own digest"
+	default:
+		row.Pass = slices.ContainsFunc(g.Quota.Images, func(p string) bool {
+			return p == trust.AnyImage || p == trust.AnyPushed || p == id
+		})
+		list := row.Limit
+		if list == "" {
+			list = "none"
+		}
+		row.Reason = fmt.Sprintf("the image %s, pushed by you, is not among what you may run there (%s)", id, list)
+		row.Ask = "--images " + strings.Join(append(slices.Clone(g.Quota.Images), trust.AnyPushed), ",")
+	}
+	return row
+}
+
+// MayUseLayers reports whether a peer may build upon an image that is here, which is
+// to read it: if it may run it, or pushed it. names are all that the engine calls it.
+func MayUseLayers(g trust.Grant, id string, names []string) bool {
+	theirs := false
+	for _, n := range names {
+		s := mesh.Spec{Runtime: mesh.Container, Image: n, Digest: id}
+		if !mesh.IsPushed(n) {
+			theirs = true
+			if imageAllowed(g.Quota.Images, s) {
+				return true
+			}
+		} else if repository, _, ok := mesh.ParsePushed(n); ok && g.Peer != "" && repository == mesh.PushedRepository(g.First()) {
+			return true
+		}
+	}
+	// One without a name is found by its ID. One that only others pushed is not.
+	return (theirs || len(names) == 0) && imageAllowed(g.Quota.Images, mesh.Spec{Runtime: mesh.Container, Image: id})
+}
+
 func imageAllowed(patterns []string, s mesh.Spec) bool {
 	digest, names := s.Digest, []string(nil)
 	if s.Runtime == mesh.Container {
@@ -58,6 +105,7 @@ func imageAllowed(patterns []string, s mesh.Spec) bool {
 			if s.Runtime == mesh.Wasm {
 				return true
 			}
+		case p == trust.AnyPushed: // says nothing of an image that merely is called so
 		case strings.HasPrefix(p, "sha256:"):
 			if mesh.ValidDigest(p) && p == digest {
 				return true

@@ -58,6 +58,7 @@ type Workloads interface {
 	Logs(ctx context.Context, ref, peer string, follow bool, tail int) (io.ReadCloser, error)
 	Jobs
 	Sessions
+	Images
 }
 
 // Config is what NewServer needs. Workloads is nil on a gateway.
@@ -262,6 +263,7 @@ func (s *Server) workloadRoutes(mux *http.ServeMux, get func(string, handler)) {
 	mux.HandleFunc("POST /v1/run", s.run)
 	s.jobRoutes(mux, get)
 	s.sessionRoutes(mux)
+	s.imageRoutes(mux, get)
 }
 
 func reply(h handler) http.HandlerFunc {

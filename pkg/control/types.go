@@ -195,9 +195,10 @@ type Workload struct {
 // Deploy is POST /v1/deploy. The answer is a stream of DeployEvent, one JSON
 // object a line.
 type Deploy struct {
-	Peer string    `json:"peer"` // name or unique ID prefix; "" or "self" = this machine if no other choice is possible
-	Spec mesh.Spec `json:"spec"` // Digest of a module uploaded by POST /v1/modules
-	Wait bool      `json:"wait"` // report until it answers (or fails); else return when accepted
+	Peer string    `json:"peer"`           // name or unique ID prefix; "" or "self" = this machine if no other choice is possible
+	Spec mesh.Spec `json:"spec"`           // Digest of a module uploaded by POST /v1/modules
+	Wait bool      `json:"wait"`           // report until it answers (or fails); else return when accepted
+	Push bool      `json:"push,omitempty"` // send the image along, from this machine
 }
 
 // DeployEvent is one step of a deploy. The last one has Done set, or Error.

@@ -22,7 +22,11 @@ func (a *api) Deploy(ctx context.Context, d control.Deploy, emit func(control.De
 	if err := spec.WithDefaults().Validate(); err != nil {
 		return err
 	}
-	v, err := a.accept(ctx, p, spec, func(pr mesh.Progress) { _ = emit(control.DeployEvent{Progress: &pr}) })
+	progress := func(pr mesh.Progress) { _ = emit(control.DeployEvent{Progress: &pr}) }
+	if spec, err = a.n.bringImage(ctx, p, spec, d.Push, progress); err != nil {
+		return err
+	}
+	v, err := a.accept(ctx, p, spec, progress)
 	if err != nil {
 		return err
 	}

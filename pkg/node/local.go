@@ -115,6 +115,9 @@ func (n *Node) deploy(ctx context.Context, who mesh.PeerID, g trust.Grant, reque
 		if err := n.decide(tx, policy, who, g, spec); err != nil {
 			return err
 		}
+		if err := pushedReady(tx, n.grantOf(who, g), spec); err != nil {
+			return err
+		}
 		var err error
 		if replaced, err = namesakes(tx, who, spec.Name); err != nil {
 			return err

@@ -69,6 +69,11 @@ type Node struct {
 
 	states   states // as last told
 	sessions sessions
+
+	imageWake chan struct{} // an image is to be taken or removed
+	waits     imageWaits
+	arrivals  arrivals
+	pushes    pushes
 }
 
 type readiness struct {
@@ -87,7 +92,7 @@ type heldJob struct {
 
 // New puts a node together; nothing runs before Run.
 func New(cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, m: cfg.Member, log: cfg.Member.Log, ready: map[mesh.Runtime]readiness{}, jobs: map[wire.Digest]heldJob{}, waiting: map[mesh.PeerID]*blob.Store{}}
+	n := &Node{cfg: cfg, m: cfg.Member, log: cfg.Member.Log, ready: map[mesh.Runtime]readiness{}, jobs: map[wire.Digest]heldJob{}, waiting: map[mesh.PeerID]*blob.Store{}, imageWake: make(chan struct{}, 1)}
 	drivers := map[mesh.Runtime]driver.Driver{}
 	for kind, r := range cfg.Runtimes {
 		drivers[kind] = r.Driver
@@ -113,6 +118,9 @@ func New(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n.inputs = inputs
+	if err := n.clearOutgoing(); err != nil {
+		return nil, err
+	}
 	if err := n.openQueue(); err != nil {
 		return nil, err
 	}
@@ -127,7 +135,7 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 	}
 	n.m.Net.Handle(wire.TunnelProtocol, func(ctx context.Context, s *peernet.Stream) { n.tunnels.Serve(ctx, s.Peer(), s) })
 	return n.m.Run(ctx, n.handlers(), &api{n}, member.Hooks{Withdraw: n.withdraw, Halt: n.halt, Status: n.status, Free: n.free, Usage: n.usages}, ready,
-		n.sup.Run, n.gateways.run, n.lending.run, n.fuel.run, n.queue.Run, n.sweepAsked)
+		n.sup.Run, n.gateways.run, n.lending.run, n.fuel.run, n.queue.Run, n.sweepAsked, n.keepImages)
 }
 
 // runtimes lists what can run now. The answer is kept for a moment, because it
@@ -199,6 +207,9 @@ func (n *Node) withdraw(ctx context.Context, p mesh.PeerID, keep bool) ([]mesh.W
 	n.gateways.poke()
 	if keep {
 		return nil, nil
+	}
+	if err := n.dropImages(ctx, p); err != nil {
+		return nil, err
 	}
 	canceled, err := n.cancelAll(ctx, "its owner was removed", func(j jobs.Job) bool { return j.Owner == p })
 	if err != nil {
@@ -278,5 +289,9 @@ func (n *Node) handlers() map[wire.Verb]request.Handler {
 		wire.VerbJobOutput: n.onJobOutput,
 		wire.VerbCancelJob: n.onCancelJob,
 		wire.VerbForward:   n.onForward,
+		wire.VerbPushImage: n.onPushImage,
+		wire.VerbImages:    n.onImages,
+		wire.VerbPrune:     n.onPrune,
+		wire.VerbFindImage: n.onFindImage,
 	}
 }

@@ -64,6 +64,9 @@ func (n *Node) rekey(tx *store.Tx, from, to mesh.PeerID) error {
 	if err := admission.MoveFuel(tx, from, to); err != nil {
 		return err
 	}
+	if err := rekeyImages(tx, from, to); err != nil {
+		return err
+	}
 	if err := n.rekeyJobs(tx, from, to); err != nil {
 		return err
 	}

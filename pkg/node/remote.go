@@ -101,7 +101,7 @@ func (n *Node) sendModule(ctx context.Context, p mesh.PeerID, digest string, pro
 	if reply.Have {
 		return nil
 	}
-	meter := &metered{r: f, total: info.Size(), report: progress}
+	meter := &metered{r: f, total: info.Size(), report: progress, what: "sending the module"}
 	return n.elsewhere(p, sendAll(s, meter, "the module"))
 }
 
@@ -139,6 +139,7 @@ type metered struct {
 	done, total int64
 	last        time.Time
 	report      func(mesh.Progress)
+	what        string
 }
 
 func (m *metered) Read(p []byte) (int, error) {
@@ -146,7 +147,7 @@ func (m *metered) Read(p []byte) (int, error) {
 	m.done += int64(n)
 	if now := time.Now(); m.report != nil && (now.Sub(m.last) > 100*time.Millisecond || err == io.EOF) {
 		m.last = now
-		m.report(mesh.Progress{What: "sending the module", Done: m.done, Total: m.total})
+		m.report(mesh.Progress{What: m.what, Done: m.done, Total: m.total})
 	}
 	return n, err
 }

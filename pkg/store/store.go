@@ -49,6 +49,8 @@ const (
 	AskedJobs    Bucket = "asked_jobs"    // node: jobs that this node queued, here and elsewhere
 	Crons        Bucket = "crons"         // cron: name → schedule
 
+	Images Bucket = "images" // node: owner, image ID → an image that was pushed here
+
 	Witness Bucket = "witness" // heartbeat: peer → the last seen of its logs
 	Alarms  Bucket = "alarms"  // alarm: number → what the owner must look at
 	Keys    Bucket = "keys"    // member: number → rotation of this node's key; number, peer → who is to be told
@@ -56,7 +58,7 @@ const (
 
 var buckets = [...]Bucket{
 	Meta, TrustLog, TrustTasks, Invites, Nonces, NonceExpiry, Workloads, Remote, Routes, Lend, Audit, Fuel, Witness, Alarms, Denied, Keys,
-	Receipts, ReceiptOrder, Accounts, Jobs, JobIndex, Outputs, AskedJobs, Crons,
+	Receipts, ReceiptOrder, Accounts, Jobs, JobIndex, Outputs, AskedJobs, Crons, Images,
 }
 
 var (

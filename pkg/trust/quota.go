@@ -27,10 +27,11 @@ const quotaForm = 1
 
 // Patterns of Quota.Images that are words.
 const (
-	AnyImage   = "any"  // any image and any module
-	AnyModule  = "wasm" // any WASM module; its file name proves nothing, so no other pattern but a digest matches it
-	maxImages  = 32     // patterns
-	maxPattern = 256    // characters
+	AnyImage   = "any"    // any image and any module
+	AnyModule  = "wasm"   // any WASM module; its file name proves nothing, so no other pattern but a digest matches it
+	AnyPushed  = "pushed" // any image that the peer itself pushed here; no pattern of names matches one
+	maxImages  = 32       // patterns
+	maxPattern = 256      // characters
 )
 
 // EgressKinds are the kinds of egress that a grant may add to none.
@@ -81,7 +82,7 @@ func (q Quota) problems() (bad []string) {
 	}
 	for _, p := range q.Images {
 		if !validPattern(p) {
-			bad = append(bad, fmt.Sprintf("%q is no pattern of an image: a digest (sha256:…), a prefix that ends in /, a name in which * stands for anything but /, %s, or %s", p, AnyModule, AnyImage))
+			bad = append(bad, fmt.Sprintf("%q is no pattern of an image: a digest (sha256:…), a prefix that ends in /, a name in which * stands for anything but /, %s, %s, or %s", p, AnyModule, AnyPushed, AnyImage))
 		}
 	}
 	for _, e := range q.Egress {

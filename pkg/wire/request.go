@@ -60,6 +60,10 @@ const (
 	VerbJob       Verb = 23 // one of them, with its receipt
 	VerbJobOutput Verb = 24 // a stream of what it wrote
 	VerbCancelJob Verb = 25
+	VerbPushImage Verb = 30 // announce an image; the parts of it that are not there follow
+	VerbImages    Verb = 31 // that the asker pushed
+	VerbPrune     Verb = 32 // of these, remove what no workload uses
+	VerbFindImage Verb = 33 // would a deploy find it there?
 	VerbForward   Verb = 34 // one connection to a port of a workload
 )
 
@@ -68,7 +72,8 @@ var verbNames = map[Verb]string{
 	VerbInspect: "inspect", VerbWatch: "watch", VerbLogs: "logs", VerbRun: "run", VerbPublish: "publish",
 	VerbUnpublish: "unpublish", VerbExpose: "expose", VerbHide: "hide", VerbExplain: "explain", VerbRotate: "rotate",
 	VerbPutInput: "put-input", VerbSubmit: "submit-job", VerbListJobs: "list-jobs", VerbJob: "job", VerbJobOutput: "job-output",
-	VerbCancelJob: "cancel-job", VerbForward: "port-forward",
+	VerbCancelJob: "cancel-job", VerbForward: "port-forward", VerbPushImage: "push-image", VerbImages: "images", VerbPrune: "prune-images",
+	VerbFindImage: "find-image",
 }
 
 // String is the verb's stable name; it is also part of the signed payload type.

@@ -22,6 +22,7 @@ const module = "peercompute"
 // subfolders. A package that is missing here fails the test, so that a new one gets its place.
 var floors = map[string]int{
 	"pkg/mesh": 0, "pkg/fuel": 1, "pkg/frame": 0, "pkg/mux": 0, "pkg/socket": 0, "seccomp": 0,
+	"pkg/oci":  1,
 	"pkg/wire": 1, "pkg/identity": 1, "pkg/store": 1, "pkg/event": 1, "pkg/blob": 1, "pkg/lend": 1,
 	"pkg/audit":     2, // below trust, which records its changes in their own transactions
 	"pkg/trust":     3,
@@ -47,6 +48,8 @@ var owners = map[string][]string{
 	"github.com/libp2p/go-libp2p":                {"pkg/peernet"},
 	"github.com/libp2p/zeroconf":                 {"pkg/peernet"},
 	"gvisor.dev/gvisor":                          {"pkg/driver/docker"},
+	"github.com/google/go-containerregistry":     {"pkg/oci"},
+	"github.com/moby/patternmatcher":             {"pkg/control"},
 	"rsc.io/qr":                                  {"cmd/peerctl"},
 	"filippo.io/age":                             {"pkg/backup"},
 	"github.com/libp2p/go-libp2p/core/peer":      {"pkg/mesh", "pkg/wire", "pkg/identity", "pkg/peernet"},
@@ -71,10 +74,11 @@ var narrow = map[string][]string{
 	"pkg/receipt":       {"pkg/mesh", "pkg/wire", "pkg/store"},
 	"pkg/backup":        {"pkg/mesh", "pkg/wire", "pkg/identity", "pkg/trust"},
 	"pkg/event":         {"pkg/mesh"},
-	"pkg/driver":        {"pkg/mesh"},
+	"pkg/oci":           {"pkg/mesh"},
+	"pkg/driver":        {"pkg/mesh", "pkg/oci"},
 	"pkg/lend":          {"pkg/mesh"},
 	"pkg/egress":        {"pkg/mesh"},
-	"pkg/driver/docker": {"pkg/mesh", "pkg/driver", "pkg/egress", "seccomp"},
+	"pkg/driver/docker": {"pkg/mesh", "pkg/driver", "pkg/egress", "pkg/oci", "seccomp"},
 	"pkg/driver/wasm":   {"pkg/mesh", "pkg/driver", "pkg/egress", "pkg/fuel", "pkg/frame"},
 	"pkg/publish":       {"pkg/mesh", "pkg/wire", "pkg/socket"},
 	"pkg/jobs":          {"pkg/mesh", "pkg/store", "pkg/driver"},

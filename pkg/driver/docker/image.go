@@ -138,14 +138,27 @@ func isAt(got api.InspectResponse, digest string) bool {
 	})
 }
 
+func foreign(what, os, arch string, e engine) error {
+	return mesh.Errorf(mesh.Unsupported, "%s is for %s/%s; this machine runs linux/%s", what, os, arch, e.arch).
+		WithHint("build or push it for linux/%s as well", e.arch)
+}
+
+// onlyPushed reports whether all names of an image say that a peer pushed it. Then
+// it is that peer's, and is found by such a name alone, which admission judges.
+func onlyPushed(names []string) bool {
+	return len(names) > 0 && !slices.ContainsFunc(names, func(n string) bool { return !mesh.IsPushed(n) })
+}
+
 // usable refuses an image that this engine could not run.
 func usable(got api.InspectResponse, e engine, ref string) (image, error) {
 	if !mesh.ValidDigest(got.ID) {
 		return image{}, mesh.Errorf(mesh.Unsupported, "the container engine names the image %s by something else than a SHA-256 digest", ref)
 	}
 	if got.Os != "" && got.Os != "linux" || got.Architecture != "" && got.Architecture != e.arch {
-		return image{}, mesh.Errorf(mesh.Unsupported, "the image %s is for %s/%s; this machine runs linux/%s", ref, got.Os, got.Architecture, e.arch).
-			WithHint("build or push it for linux/%s as well", e.arch)
+		return image{}, foreign("the image "+ref, got.Os, got.Architecture, e)
+	}
+	if onlyPushed(got.RepoTags) && !mesh.IsPushed(ref) {
+		return image{}, mesh.Errorf(mesh.NotFound, "the image %s is not on this machine", ref)
 	}
 	img := image{id: got.ID}
 	if got.Config != nil {

@@ -28,6 +28,9 @@ func (d *Driver) pullImage(ctx context.Context, e engine, ref imageRef, digest s
 	if ref.name == nil {
 		return image{}, mesh.AsError(why).WithHint("an image ID cannot be pulled: name the image by repository and tag, or put it on that machine with docker load")
 	}
+	if mesh.IsPushed(ref.text) {
+		return image{}, mesh.AsError(why).WithHint("push the image again: peerctl deploy … --push")
+	}
 	progress(mesh.Progress{What: "pulling " + ref.text})
 	unlock, err := d.pulls.lock(ctx, ref.text)
 	if err != nil {

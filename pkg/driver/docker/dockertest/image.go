@@ -66,9 +66,12 @@ func Image(t testing.TB, dir string, changes ...string) (ref string) {
 }
 
 // Client is a client of the local engine that the test closes.
-func Client(t testing.TB) *client.Client {
+func Client(t testing.TB) *client.Client { return ClientOf(t, client.DefaultDockerHost) }
+
+// ClientOf is a client of the engine at an address.
+func ClientOf(t testing.TB, host string) *client.Client {
 	t.Helper()
-	cli, err := client.NewClientWithOpts(client.WithAPIVersionNegotiation())
+	cli, err := client.NewClientWithOpts(client.WithHost(host), client.WithAPIVersionNegotiation())
 	if err != nil {
 		t.Fatal(err)
 	}
