@@ -2,8 +2,11 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"io"
 	"net/http"
+	"slices"
+	"time"
 
 	"peercompute/pkg/control"
 	"peercompute/pkg/frame"
@@ -12,6 +15,7 @@ import (
 
 func (n *fakeNode) sessionRoutes(mux *http.ServeMux, _ func(string, func(*http.Request) (any, error))) {
 	mux.HandleFunc("POST /v1/workloads/{ref}/forward", n.forward)
+	mux.HandleFunc("POST /v1/stats", n.stats)
 }
 
 // hijack takes a connection over for frames.
@@ -50,4 +54,36 @@ func (n *fakeNode) forward(w http.ResponseWriter, r *http.Request) {
 		}
 		_ = frame.Write(conn, control.FrameStdout, bytes.ToUpper(b)) // empty = its end
 	}
+}
+
+// stats plays workloads that use half a core, and a peer that is away.
+func (n *fakeNode) stats(w http.ResponseWriter, r *http.Request) {
+	var q control.StatsQuery
+	if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
+		refuse(w, err)
+		return
+	}
+	at := time.Date(2026, 11, 26, 8, 0, 0, 0, time.UTC)
+	for i := range 3 {
+		s := control.StatsSample{Workloads: []control.Stats{}, Missing: map[string]string{"carol": "cannot reach carol"}}
+		n.mu.Lock()
+		for _, work := range n.workloads {
+			if len(q.Refs) > 0 && !slices.Contains(q.Refs, work.Name) {
+				continue
+			}
+			used := mesh.Stats{CPU: time.Duration(i) * time.Second / 2, Memory: 10 << 20, PIDs: 3, Fuel: uint64(i) * 5e6}
+			if work.Kind == mesh.Container {
+				used.Fuel, used.Disk, used.Received, used.Sent = 0, 1<<20, 2048, 1024
+			}
+			s.Workloads = append(s.Workloads, control.Stats{
+				ID: work.ID, Name: work.Name, Peer: work.Peer, Kind: work.Kind, Time: at.Add(time.Duration(i) * time.Second),
+				Limits: work.Spec.Resources, Used: used,
+			})
+		}
+		n.mu.Unlock()
+		_ = json.NewEncoder(w).Encode(s)
+		_ = http.NewResponseController(w).Flush()
+	}
+	n.waiting <- struct{}{}
+	<-r.Context().Done()
 }

@@ -380,11 +380,26 @@ func (n *fakeNode) logs(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
+	q := r.URL.Query()
 	lines := []string{"listening on :80\n", "GET /\n", "workload " + fmt.Sprint(i) + " \x1b[31mred\x1b[0m \x1b]0;title\x07done\n"}
-	if tail := r.URL.Query().Get("tail"); tail == "1" {
-		lines = lines[2:]
+	since, _ := time.Parse(time.RFC3339, q.Get("since"))
+	first := 0
+	if q.Get("tail") == "1" {
+		first = 2
 	}
-	_, _ = io.WriteString(w, strings.Join(lines, ""))
+	for i, text := range lines {
+		l := control.LogLine{Time: time.Date(2026, 11, 26, 8, i, 0, 0, time.UTC), Stream: mesh.Stdout, Text: strings.TrimSuffix(text, "\n")}
+		if i == 1 {
+			l.Stream = mesh.Stderr
+		}
+		switch {
+		case i < first || q.Get("stream") != "" && q.Get("stream") != string(l.Stream) || l.Time.Before(since):
+		case q.Get("lines") == "true":
+			_ = json.NewEncoder(w).Encode(l)
+		default:
+			_, _ = io.WriteString(w, text)
+		}
+	}
 	if r.URL.Query().Get("follow") == "true" {
 		_ = http.NewResponseController(w).Flush()
 		n.waiting <- struct{}{}

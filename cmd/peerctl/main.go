@@ -37,6 +37,8 @@ func commands() []command {
 		{groupWork, cmdPs},
 		{groupWork, cmdInspect},
 		{groupWork, cmdLogs},
+		{groupWork, cmdStats},
+		{groupWork, cmdTop},
 		{groupWork, cmdPortForward},
 		{groupWork, cmdStop},
 		{groupWork, cmdRm},

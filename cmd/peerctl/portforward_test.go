@@ -32,6 +32,18 @@ func (l *lockedBuilder) String() string {
 	return l.b.String()
 }
 
+// await waits until a text was written.
+func (l *lockedBuilder) await(t *testing.T, text string) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !strings.Contains(l.String(), text); {
+		if time.Now().After(deadline) {
+			t.Errorf("it does not say %q: %q", text, l.String())
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // startForward runs port-forward until the test ends and returns where it listens.
 func startForward(t *testing.T, home string, said io.Writer, args ...string) (addr string, end func() int) {
 	t.Helper()
@@ -68,7 +80,7 @@ func TestPortForward(t *testing.T) {
 		talk := func(text string) (string, error) {
 			conn, err := net.Dial("tcp", addr)
 			if err != nil {
-				t.Fatal(err)
+				return "", err
 			}
 			defer conn.Close()
 			_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
@@ -89,21 +101,17 @@ func TestPortForward(t *testing.T) {
 		if got, err := talk("cut me"); err == nil {
 			t.Errorf("cut off: got %q and a clean end", got)
 		}
+		said.await(t, "the workload is stopping")
 		if code := end(); code != exitInterrupted {
 			t.Errorf("exit %d, want %d", code, exitInterrupted)
-		}
-		if !strings.Contains(said.String(), "the workload is stopping") {
-			t.Errorf("it does not say why it was cut: %q", said.String())
 		}
 
 		addr, end = startForward(t, home, &said, "hello", "0:81")
 		if got, err := talk("hello"); got != "" || err == nil {
 			t.Errorf("a closed port: got %q, %v; want a reset", got, err)
 		}
+		said.await(t, "nothing answers on port 81")
 		end()
-		if !strings.Contains(said.String(), "nothing answers on port 81") {
-			t.Errorf("it does not say why: %q", said.String())
-		}
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -50,7 +51,7 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 // TestExamplesParse keeps the examples true: each must pass the parser and fail,
 // if at all, only because there is no node or no such file.
 func TestExamplesParse(t *testing.T) {
-	a := &app{stdio: testStdio(), output: outputTable}
+	a := &app{stdio: testStdio(), output: outputTable, now: time.Now}
 	var visit func(c *cobra.Command)
 	visit = func(c *cobra.Command) {
 		for line := range strings.SplitSeq(strings.ReplaceAll(c.Example, "\\\n", ""), "\n") {

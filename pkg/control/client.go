@@ -207,20 +207,6 @@ func (c *Client) Unpublish(ctx context.Context, ref, peer string) (w Workload, e
 	return w, c.call(ctx, "DELETE", workloadPath(ref, "/publish", peer), nil, &w)
 }
 
-// Logs streams a workload's log as plain bytes.
-func (c *Client) Logs(ctx context.Context, ref, peer string, follow bool, tail int) (io.ReadCloser, error) {
-	p := fmt.Sprintf("%s&follow=%t&tail=%d", workloadPath(ref, "/logs", peer), follow, tail)
-	req, err := http.NewRequestWithContext(ctx, "GET", "http://peerd"+p, nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := c.roundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	return resp.Body, nil
-}
-
 func lost(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()

@@ -55,7 +55,7 @@ type Workloads interface {
 	Remove(ctx context.Context, ref, peer string, force bool) (Workload, error)
 	Publish(ctx context.Context, ref, peer string, p Publish) (Workload, error)
 	Unpublish(ctx context.Context, ref, peer string) (Workload, error)
-	Logs(ctx context.Context, ref, peer string, follow bool, tail int) (io.ReadCloser, error)
+	Logs(ctx context.Context, ref, peer string, o LogOptions) (LogReader, error)
 	Jobs
 	Sessions
 	Images

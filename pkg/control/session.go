@@ -32,10 +32,14 @@ type Conn interface {
 type Sessions interface {
 	// Forward connects to a port of a workload; 0 is its own.
 	Forward(ctx context.Context, ref, peer string, port uint16) (Conn, error)
+	// Stats calls emit with a sample of each workload that q names, or of all that run,
+	// once or until ctx ends or emit fails.
+	Stats(ctx context.Context, q StatsQuery, emit func(StatsSample) error) error
 }
 
 func (s *Server) sessionRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("POST /v1/workloads/{ref}/forward", s.forward)
+	mux.HandleFunc("POST /v1/stats", s.stats)
 }
 
 // wired is an upgraded connection to a client.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"strconv"
 	"sync"
 
 	"peercompute/pkg/frame"
@@ -41,47 +40,6 @@ func (s *Server) deploy(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 	case err != nil:
 		_ = emit(DeployEvent{Error: NewError(err)})
-	}
-}
-
-func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	follow, err := flag(r, "follow")
-	if err != nil {
-		writeError(w, err)
-		return
-	}
-	tail := 0
-	if v := q.Get("tail"); v != "" {
-		if tail, err = strconv.Atoi(v); err != nil || tail < 0 {
-			writeError(w, mesh.Errorf(mesh.Invalid, "tail=%q is not a number of lines", v))
-			return
-		}
-	}
-	log, err := s.cfg.Workloads.Logs(r.Context(), r.PathValue("ref"), q.Get("peer"), follow, tail)
-	if err != nil {
-		writeError(w, err)
-		return
-	}
-	defer log.Close()
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	flush := http.NewResponseController(w)
-	_ = flush.Flush() // the caller learns that the log exists before its first line
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := log.Read(buf)
-		if n > 0 {
-			if _, werr := w.Write(buf[:n]); werr != nil {
-				return
-			}
-			_ = flush.Flush()
-		}
-		if err != nil {
-			if err != io.EOF && r.Context().Err() == nil {
-				panic(http.ErrAbortHandler) // cut, so that the client does not take it for the end
-			}
-			return
-		}
 	}
 }
 

@@ -36,8 +36,8 @@ type Driver interface {
 	Remove(ctx context.Context, id mesh.WorkloadID) error
 
 	// Logs reads the log of a workload, also after it ended, until Remove. When ctx
-	// ends a Read that waits ends too; Close is not for use beside a Read.
-	Logs(ctx context.Context, id mesh.WorkloadID, o LogOptions) (io.ReadCloser, error)
+	// ends a Next that waits ends too; Close is not for use beside a Next.
+	Logs(ctx context.Context, id mesh.WorkloadID, o LogOptions) (LogReader, error)
 }
 
 // Task is one run of a workload.
@@ -128,10 +128,4 @@ type Ran struct {
 	InputSize int64  `json:"input_size"` // bytes
 	Record    []byte `json:"record,omitempty"`
 	Cut       bool   `json:"cut,omitempty"` // there was more to record than is kept: the run cannot be repeated exactly
-}
-
-// LogOptions selects part of a log.
-type LogOptions struct {
-	Follow bool // keep reading until the workload ends or ctx does
-	Tail   int  // the last n lines only; 0 = all that is kept
 }

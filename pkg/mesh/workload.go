@@ -68,8 +68,11 @@ type Exit struct {
 
 // Stats is a workload's consumption so far.
 type Stats struct {
-	CPU    time.Duration `json:"cpu"`    // processor time
-	Memory int64         `json:"memory"` // bytes now
-	PIDs   int64         `json:"pids,omitempty"`
-	Fuel   uint64        `json:"fuel,omitempty"`
+	CPU      time.Duration `json:"cpu" cbor:"1,keyasint"`                      // processor time
+	Memory   int64         `json:"memory" cbor:"2,keyasint"`                   // bytes now
+	PIDs     int64         `json:"pids,omitempty" cbor:"3,keyasint,omitempty"` // processes and threads; of a guest instances
+	Fuel     uint64        `json:"fuel,omitempty" cbor:"4,keyasint,omitempty"`
+	Disk     int64         `json:"disk,omitempty" cbor:"5,keyasint,omitempty"`     // bytes of scratch now
+	Received int64         `json:"received,omitempty" cbor:"6,keyasint,omitempty"` // bytes from the network
+	Sent     int64         `json:"sent,omitempty" cbor:"7,keyasint,omitempty"`
 }

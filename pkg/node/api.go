@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -10,7 +9,6 @@ import (
 	"strings"
 
 	"peercompute/pkg/control"
-	"peercompute/pkg/driver"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/trust"
 	"peercompute/pkg/wire"
@@ -223,39 +221,6 @@ func (a *api) follow(ctx context.Context, p mesh.PeerID, id mesh.WorkloadID, emi
 		}
 		return err
 	})
-}
-
-func (a *api) Logs(ctx context.Context, ref, peer string, follow bool, tail int) (io.ReadCloser, error) {
-	d, err := a.find(ctx, ref, peer)
-	if err != nil {
-		return nil, err
-	}
-	return a.logsOf(ctx, d.Peer, d.View.Workload.ID, follow, tail)
-}
-
-func (a *api) logsOf(ctx context.Context, p mesh.PeerID, id mesh.WorkloadID, follow bool, tail int) (io.ReadCloser, error) {
-	if p == a.n.m.Key.ID {
-		return a.n.logs(ctx, p, id, driver.LogOptions{Follow: follow, Tail: tail})
-	}
-	return a.n.remoteLogs(ctx, p, wire.Logs{Workload: id, Follow: follow, Tail: tail})
-}
-
-// lastLines is the end of a workload's log, for a deploy that failed.
-func (a *api) lastLines(ctx context.Context, p mesh.PeerID, id mesh.WorkloadID) []string {
-	const lines, most = 20, 64 << 10
-	ctx, cancel := context.WithTimeout(ctx, listTimeout)
-	defer cancel()
-	log, err := a.logsOf(ctx, p, id, false, lines)
-	if err != nil {
-		return nil
-	}
-	defer log.Close()
-	data, _ := io.ReadAll(io.LimitReader(log, most)) // what there is will do
-	data = bytes.TrimRight(data, "\n")
-	if len(data) == 0 {
-		return nil
-	}
-	return strings.Split(string(data), "\n")
 }
 
 // randomDigest stands for the digest of a request that the local person makes.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"time"
 
-	"peercompute/pkg/driver"
 	"peercompute/pkg/frame"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/peernet"
@@ -187,37 +186,6 @@ func furtherOnly(a, b mesh.Status) bool {
 	}
 	a.Progress, b.Progress = nil, nil
 	return a == b
-}
-
-func (n *Node) onLogs(ctx context.Context, c *request.Call) (request.Reply, error) {
-	var in wire.Logs
-	if err := wire.DecodeBody(c.Body, &in); err != nil {
-		return request.Reply{}, err
-	}
-	if _, err := n.record(c.From, in.Workload); err != nil {
-		return request.Reply{}, err
-	}
-	if in.Tail < 0 {
-		return request.Reply{}, mesh.Errorf(mesh.Invalid, "a negative number of lines")
-	}
-	return request.Reply{Body: wire.Empty{}, Stream: func(ctx context.Context, s *peernet.Stream) error {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		log, err := n.logs(ctx, c.From, in.Workload, driver.LogOptions{Follow: in.Follow, Tail: in.Tail})
-		if err != nil {
-			return endWithError(s, err)
-		}
-		defer log.Close()
-		go func() {
-			_, _ = io.Copy(io.Discard, s)
-			cancel()
-		}()
-		_, err = io.Copy(frame.Writer{W: deadlineWriter{s}, Type: wire.FrameStdout}, log)
-		if err != nil && ctx.Err() == nil {
-			return endWithError(s, err)
-		}
-		return frame.Write(s, wire.FrameEnd, nil)
-	}}, nil
 }
 
 // deadlineWriter gives each write its own deadline.

@@ -2,13 +2,11 @@ package node
 
 import (
 	"context"
-	"io"
 	"net"
 	"slices"
 	"time"
 
 	"peercompute/pkg/admission"
-	"peercompute/pkg/driver"
 	"peercompute/pkg/event"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/store"
@@ -276,18 +274,6 @@ func (n *Node) await(ctx context.Context, id mesh.WorkloadID, done func(mesh.Sta
 			return
 		}
 	}
-}
-
-func (n *Node) logs(ctx context.Context, who mesh.PeerID, id mesh.WorkloadID, o driver.LogOptions) (io.ReadCloser, error) {
-	r, err := n.record(who, id)
-	if err != nil {
-		return nil, err
-	}
-	d := n.cfg.Runtimes[r.Workload.Spec.Runtime].Driver
-	if d == nil {
-		return nil, mesh.Errorf(mesh.Unsupported, "this node cannot run a %s", r.Workload.Spec.Runtime)
-	}
-	return d.Logs(ctx, id, o)
 }
 
 // mayRoute answers the tunnel: may this gateway reach this workload now?

@@ -293,5 +293,6 @@ func (n *Node) handlers() map[wire.Verb]request.Handler {
 		wire.VerbImages:    n.onImages,
 		wire.VerbPrune:     n.onPrune,
 		wire.VerbFindImage: n.onFindImage,
+		wire.VerbStats:     n.onStats,
 	}
 }

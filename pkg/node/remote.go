@@ -1,13 +1,11 @@
 package node
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"peercompute/pkg/control"
@@ -182,50 +180,4 @@ func (n *Node) watchRemote(ctx context.Context, p mesh.PeerID, id mesh.WorkloadI
 			return err
 		}
 	}
-}
-
-// remoteLogs is a log that arrives as frames.
-func (n *Node) remoteLogs(ctx context.Context, p mesh.PeerID, l wire.Logs) (io.ReadCloser, error) {
-	s, err := n.m.Client.Open(ctx, p, wire.VerbLogs, l, nil)
-	if err != nil {
-		return nil, n.elsewhere(p, err)
-	}
-	out, in := io.Pipe()
-	var wg sync.WaitGroup
-	stop := context.AfterFunc(ctx, s.Reset)
-	wg.Go(func() {
-		defer stop()
-		defer s.Reset()
-		r := bufio.NewReaderSize(s, 32<<10)
-		for {
-			typ, payload, err := frame.Read(r)
-			switch {
-			case err != nil:
-				in.CloseWithError(io.ErrUnexpectedEOF)
-				return
-			case typ == wire.FrameStdout:
-				if _, err := in.Write(payload); err != nil {
-					return
-				}
-			case typ == wire.FrameError:
-				in.CloseWithError(n.elsewhere(p, remoteError(payload)))
-				return
-			case typ == wire.FrameEnd:
-				in.Close()
-				return
-			}
-		}
-	})
-	return &remoteLog{out, func() { s.Reset(); wg.Wait() }}, nil
-}
-
-type remoteLog struct {
-	*io.PipeReader
-	stop func()
-}
-
-func (l *remoteLog) Close() error {
-	l.PipeReader.Close()
-	l.stop()
-	return nil
 }

@@ -3,7 +3,6 @@ package supervisor
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -96,8 +95,8 @@ func (w *world) Remove(_ context.Context, id mesh.WorkloadID) error {
 	return nil
 }
 
-func (w *world) Logs(context.Context, mesh.WorkloadID, driver.LogOptions) (io.ReadCloser, error) {
-	return io.NopCloser(strings.NewReader("")), nil
+func (w *world) Logs(context.Context, mesh.WorkloadID, driver.LogOptions) (driver.LogReader, error) {
+	return nil, mesh.Errorf(mesh.NotFound, "it has no log")
 }
 
 func (w *world) starts(id mesh.WorkloadID) int {

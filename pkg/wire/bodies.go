@@ -59,7 +59,13 @@ type Logs struct {
 	Workload mesh.WorkloadID `cbor:"1,keyasint"`
 	Follow   bool            `cbor:"2,keyasint,omitempty"`
 	Tail     int             `cbor:"3,keyasint,omitempty"` // lines; 0 = all that is kept
+	Since    int64           `cbor:"4,keyasint,omitempty"` // Unix ns of the peer's clock; 0 = from the first that is kept
+	Stream   mesh.LogStream  `cbor:"5,keyasint,omitempty"` // one of the two only
+	Entries  bool            `cbor:"6,keyasint,omitempty"` // FrameLog instead of FrameStdout
 }
+
+// MaxLogText bounds the text of one entry, in bytes. Longer ones are sent in parts.
+const MaxLogText = 32 << 10
 
 // Expose asks the peer to publish a workload.
 type Expose struct {
@@ -96,4 +102,7 @@ const (
 	// Of a job's run, before FrameExit.
 	FrameRecord  byte = 8 // part of what it observed
 	FrameReceipt byte = 9 // a receipt's envelope
+
+	FrameLog   byte = 10 // CBOR mesh.LogEntry, of at most MaxLogText bytes of text
+	FrameStats byte = 11 // CBOR StatsReply
 )

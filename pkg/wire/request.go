@@ -65,6 +65,7 @@ const (
 	VerbPrune     Verb = 32 // of these, remove what no workload uses
 	VerbFindImage Verb = 33 // would a deploy find it there?
 	VerbForward   Verb = 34 // one connection to a port of a workload
+	VerbStats     Verb = 38 // what workloads use, once or again and again
 )
 
 var verbNames = map[Verb]string{
@@ -73,7 +74,7 @@ var verbNames = map[Verb]string{
 	VerbUnpublish: "unpublish", VerbExpose: "expose", VerbHide: "hide", VerbExplain: "explain", VerbRotate: "rotate",
 	VerbPutInput: "put-input", VerbSubmit: "submit-job", VerbListJobs: "list-jobs", VerbJob: "job", VerbJobOutput: "job-output",
 	VerbCancelJob: "cancel-job", VerbForward: "port-forward", VerbPushImage: "push-image", VerbImages: "images", VerbPrune: "prune-images",
-	VerbFindImage: "find-image",
+	VerbFindImage: "find-image", VerbStats: "stats",
 }
 
 // String is the verb's stable name; it is also part of the signed payload type.

@@ -65,6 +65,7 @@ func TestRemovedInMidStream(t *testing.T) {
 	}
 	ask("logs -f", wire.VerbLogs, wire.Logs{Workload: hello, Follow: true}, nil)
 	ask("deploy", wire.VerbWatch, wire.Ref{Workload: spin}, nil)
+	ask("stats", wire.VerbStats, wire.Stats{Every: int64(time.Second)}, nil)
 	ask("port-forward", wire.VerbForward, wire.Forward{Workload: hello}, nil)
 
 	h, err := eve.Hello(ctx, bob.ID())

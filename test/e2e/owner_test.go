@@ -23,6 +23,7 @@ func TestOnlyTheOwnerReachesAWorkload(t *testing.T) {
 	for verb, body := range map[wire.Verb]any{
 		wire.VerbStop: ref, wire.VerbRemove: ref, wire.VerbInspect: ref, wire.VerbWatch: ref, wire.VerbHide: ref,
 		wire.VerbLogs: wire.Logs{Workload: ref.Workload}, wire.VerbForward: wire.Forward{Workload: ref.Workload},
+		wire.VerbStats: wire.Stats{Workloads: []mesh.WorkloadID{ref.Workload}},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		st, err := s.Requests.Open(ctx, bob.ID(), verb, body, nil)
@@ -33,6 +34,11 @@ func TestOnlyTheOwnerReachesAWorkload(t *testing.T) {
 		if mesh.KindOf(err) != mesh.NotFound {
 			t.Errorf("%s of another's workload: %v, want NotFound", verb, err)
 		}
+	}
+	// Asked for all that is there, it is told of nothing of hers.
+	var stats wire.StatsReply
+	if err := s.Requests.Do(t.Context(), bob.ID(), wire.VerbStats, wire.Stats{}, &stats); err != nil || len(stats.Workloads) > 0 {
+		t.Errorf("stats of all: %+v, %v", stats, err)
 	}
 	list := ps(t, alice)
 	if len(list) != 1 || list[0].State != "running" {

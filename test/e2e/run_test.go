@@ -69,4 +69,20 @@ func TestFollowLogs(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("logs -f does not end with the workload")
 	}
+	// It writes to stderr alone; each line has its time.
+	if log := alice.Must("logs", "box", "--stream", "stdout"); log != "" {
+		t.Errorf("stdout alone: %q", log)
+	}
+	lines := strings.Split(strings.TrimSpace(alice.Must("logs", "box", "--stream", "stderr", "-o", "json")), "\n")
+	type line struct {
+		Time         time.Time
+		Stream, Text string
+	}
+	last := parse[line](t, lines[len(lines)-1])
+	if last.Stream != "stderr" || last.Text != "bye" || time.Since(last.Time) > time.Minute || len(lines) < 2 {
+		t.Errorf("as JSON: %q", lines)
+	}
+	if log := alice.Must("logs", "box", "--since", last.Time.Format(time.RFC3339Nano)); log != "bye\n" {
+		t.Errorf("since the last line: %q", log)
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"peercompute/pkg/control"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/wire"
 	"peercompute/test/internal/testmesh"
@@ -27,7 +28,7 @@ func TestRemovedPeer(t *testing.T) {
 	defer log.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	stream, err := log.Logs(ctx, "hello", "bob", true, 0)
+	stream, err := log.Logs(ctx, "hello", "bob", control.LogOptions{Follow: true})
 	if err != nil {
 		t.Fatal(err)
 	}

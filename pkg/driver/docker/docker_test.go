@@ -101,7 +101,7 @@ func output(t testing.TB, d *docker.Driver, w mesh.Workload) (string, mesh.Exit)
 		t.Fatalf("logs: %v", err)
 	}
 	defer r.Close()
-	b, err := io.ReadAll(io.LimitReader(r, 1<<20))
+	b, err := io.ReadAll(io.LimitReader(driver.PlainLog(r), 1<<20))
 	if err != nil {
 		t.Fatalf("reading the log: %v", err)
 	}

@@ -311,7 +311,7 @@ func TestNetworkIsThereFromTheStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if b, err := io.ReadAll(io.LimitReader(r, 1000)); err != nil || !strings.HasPrefix(string(b), "first: pong") {
+	if b, err := io.ReadAll(io.LimitReader(driver.PlainLog(r), 1000)); err != nil || !strings.HasPrefix(string(b), "first: pong") {
 		t.Errorf("got %q, %v", b, err)
 	}
 }

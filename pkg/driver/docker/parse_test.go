@@ -16,6 +16,7 @@ import (
 
 	api "github.com/docker/docker/api/types/image"
 
+	"peercompute/pkg/driver"
 	"peercompute/pkg/mesh"
 )
 
@@ -182,27 +183,44 @@ func frame(stream byte, text string) []byte {
 	return append(b, text...)
 }
 
-func TestPlainLog(t *testing.T) {
-	in := bytes.Join([][]byte{frame(1, "one\n"), frame(2, ""), frame(2, "two\n"), frame(1, strings.Repeat("x", 70_000))}, nil)
-	want := "one\ntwo\n" + strings.Repeat("x", 70_000)
+const stamp = "2026-11-26T01:02:03.000004Z "
+
+func TestLogEntries(t *testing.T) {
+	long := strings.Repeat("x", 70_000)
+	in := bytes.Join([][]byte{frame(1, stamp+"one\n"), frame(2, stamp), frame(2, stamp+"two three\n"), frame(1, stamp+long)}, nil)
+	at := time.Date(2026, 11, 26, 1, 2, 3, 4000, time.UTC)
+	want := []mesh.LogEntry{{Stream: mesh.Stdout, Text: []byte("one\n")}, {Stream: mesh.Stderr}, {Stream: mesh.Stderr, Text: []byte("two three\n")}, {Stream: mesh.Stdout, Text: []byte(long)}}
 	for name, r := range map[string]io.Reader{"whole": bytes.NewReader(in), "by bytes": iotest.OneByteReader(bytes.NewReader(in)), "eof with data": iotest.DataErrReader(bytes.NewReader(in))} {
-		got, err := io.ReadAll(&plain{in: io.NopCloser(r)})
-		if err != nil || string(got) != want {
-			t.Errorf("%s: got %d bytes, %v", name, len(got), err)
+		log := &entries{in: io.NopCloser(r)}
+		for i, w := range want {
+			e, err := log.Next()
+			if err != nil || e.Stream != w.Stream || !bytes.Equal(e.Text, w.Text) || !e.Time.Equal(at) {
+				t.Errorf("%s: entry %d is of %s at %s, %d bytes, %v", name, i, e.Stream, e.Time, len(e.Text), err)
+			}
+		}
+		if _, err := log.Next(); !errors.Is(err, io.EOF) {
+			t.Errorf("%s: its end is %v", name, err)
 		}
 	}
-	for name, bad := range map[string][]byte{"no frame": []byte("plain text, no frame"), "cut head": in[:5], "cut body": in[:10]} {
-		if got, err := io.ReadAll(&plain{in: io.NopCloser(bytes.NewReader(bad))}); err == nil {
-			t.Errorf("%s: got %q and no error", name, got)
+	only := &entries{in: io.NopCloser(bytes.NewReader(in)), show: driver.LogOptions{Stream: mesh.Stderr, Since: at}}
+	if got, err := io.ReadAll(driver.PlainLog(only)); err != nil || string(got) != "two three\n" {
+		t.Errorf("stderr alone: got %.40q, %v", got, err)
+	}
+	for name, bad := range map[string][]byte{
+		"no frame": []byte("plain text, no frame"), "cut head": in[:5], "cut body": in[:10], "no time": frame(1, "one\n"), "not a time": frame(1, "one two\n"),
+		"over the bound": {1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff},
+	} {
+		if e, err := (&entries{in: io.NopCloser(bytes.NewReader(bad))}).Next(); err == nil || errors.Is(err, io.EOF) {
+			t.Errorf("%s: got %q, %v", name, e.Text, err)
 		}
 	}
 }
 
-func FuzzPlainLog(f *testing.F) {
-	f.Add(append(frame(1, "one\n"), frame(2, "two\n")...))
+func FuzzLogEntries(f *testing.F) {
+	f.Add(append(frame(1, stamp+"one\n"), frame(2, stamp+"two\n")...))
 	f.Add([]byte("plain"))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		got, err := io.ReadAll(&plain{in: io.NopCloser(bytes.NewReader(in))})
+		got, err := io.ReadAll(driver.PlainLog(&entries{in: io.NopCloser(bytes.NewReader(in))}))
 		if len(got) > len(in) {
 			t.Errorf("%d bytes out of %d", len(got), len(in))
 		}

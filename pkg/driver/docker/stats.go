@@ -35,9 +35,17 @@ func (t *task) Stats(ctx context.Context) (mesh.Stats, error) {
 	if v, ok := s.MemoryStats.Stats["total_inactive_file"]; ok {
 		cache = v
 	}
-	return mesh.Stats{
+	out := mesh.Stats{
 		CPU:    time.Duration(s.CPUStats.CPUUsage.TotalUsage),
 		Memory: int64(s.MemoryStats.Usage - min(cache, s.MemoryStats.Usage)),
 		PIDs:   int64(s.PidsStats.Current),
-	}, nil
+	}
+	for _, n := range s.Networks {
+		out.Received += int64(n.RxBytes)
+		out.Sent += int64(n.TxBytes)
+	}
+	if out.Disk, err = diskUsed(t.pid, t.container, t.scratch); err != nil {
+		t.driver.log.Debug("cannot measure the scratch space of a container", "workload", t.id, "err", err)
+	}
+	return out, nil
 }

@@ -2,8 +2,10 @@ package docker
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -21,9 +23,11 @@ type task struct {
 	id        mesh.WorkloadID
 	container string // the engine's ID: a later run of the workload has another
 	port      uint16
-	memory    int64  // bytes allowed
-	namespace string // file of its network namespace; "" = it has ended
-	way       *way   // what it reaches; nil = nothing
+	memory    int64    // bytes allowed
+	namespace string   // file of its network namespace; "" = it has ended
+	way       *way     // what it reaches; nil = nothing
+	pid       int      // of its first process
+	scratch   []string // its writable directories
 	stopped   atomic.Bool
 	paused    atomic.Bool // as far as we know; nobody else pauses our containers
 	probe     probe
@@ -37,6 +41,10 @@ func (d *Driver) task(got container.InspectResponse, id mesh.WorkloadID, port ui
 	if y != nil {
 		t.namespace = y.where()
 	}
+	if got.State != nil {
+		t.pid = got.State.Pid
+	}
+	t.scratch = slices.Sorted(maps.Keys(got.HostConfig.Tmpfs))
 	t.paused.Store(got.State != nil && got.State.Paused)
 	return t
 }

@@ -44,6 +44,7 @@ func Run(t *testing.T, h Harness) {
 	t.Run("ServesUntilStopped", h.servesUntilStopped)
 	t.Run("ExitCodes", h.exitCodes)
 	t.Run("LogTail", h.logTail)
+	t.Run("LogTimesAndStreams", h.logTimes)
 	t.Run("LogFollowEndsWithTheRun", h.logFollow)
 	t.Run("LogFollowEndsWithTheContext", h.logFollowContext)
 	if h.Stubborn != nil {

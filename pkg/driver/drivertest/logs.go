@@ -2,7 +2,9 @@ package drivertest
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +21,7 @@ func readLog(ctx context.Context, t testing.TB, d driver.Driver, id mesh.Workloa
 	if err != nil {
 		t.Fatalf("logs: %v", err)
 	}
-	b, err := io.ReadAll(io.LimitReader(r, maxLog))
+	b, err := io.ReadAll(io.LimitReader(driver.PlainLog(r), maxLog))
 	if err != nil {
 		t.Errorf("reading the log: %v", err)
 	}
@@ -50,6 +52,57 @@ func (h Harness) logTail(t *testing.T) {
 	}
 }
 
+// logTimes: every entry says when it was written and on which stream, and can be
+// chosen by either.
+func (h Harness) logTimes(t *testing.T) {
+	ctx, d := bounded(t), h.New(t)
+	task, w := h.start(ctx, t, d, h.Print(20, 0))
+	if _, err := task.Wait(ctx); err != nil {
+		t.Fatal(err)
+	}
+	r, err := d.Logs(ctx, w.ID, driver.LogOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var at []time.Time
+	for {
+		e, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Stream != mesh.Stdout || e.Time.Before(w.Created.Add(-time.Second)) || e.Time.After(time.Now().Add(time.Second)) {
+			t.Errorf("%q is of %s, from %s", e.Text, e.Time, e.Stream)
+		}
+		at = append(at, e.Time)
+	}
+	if len(at) != 20 || !slices.IsSortedFunc(at, time.Time.Compare) {
+		t.Fatalf("%d entries, at %v", len(at), at)
+	}
+	// Lines that were written together may have one time.
+	mid := at[10]
+	first := slices.IndexFunc(at, func(a time.Time) bool { return !a.Before(mid) })
+	want := ""
+	for i := first; i < len(at); i++ {
+		want += fmt.Sprintf("line %d\n", i+1)
+	}
+	if got := readLog(ctx, t, d, w.ID, driver.LogOptions{Since: mid}); got != want {
+		t.Errorf("since %s: got %q, want %q", mid, got, want)
+	}
+	if got := readLog(ctx, t, d, w.ID, driver.LogOptions{Since: time.Now().Add(time.Hour)}); got != "" {
+		t.Errorf("since a time to come: got %q", got)
+	}
+	if got := readLog(ctx, t, d, w.ID, driver.LogOptions{Stream: mesh.Stderr}); got != "" {
+		t.Errorf("stderr alone: got %q", got)
+	}
+	if got := readLog(ctx, t, d, w.ID, driver.LogOptions{Stream: mesh.Stdout, Tail: 1}); got != "line 20\n" {
+		t.Errorf("the last of stdout: got %q", got)
+	}
+}
+
 func (h Harness) logFollow(t *testing.T) {
 	ctx, d := bounded(t), h.New(t)
 	task, w := h.start(ctx, t, d, h.Serve())
@@ -61,7 +114,7 @@ func (h Harness) logFollow(t *testing.T) {
 	defer r.Close()
 	ended := make(chan error, 1)
 	go func() {
-		_, err := io.Copy(io.Discard, r)
+		_, err := io.Copy(io.Discard, driver.PlainLog(r))
 		ended <- err
 	}()
 	select {
@@ -95,7 +148,7 @@ func (h Harness) logFollowContext(t *testing.T) {
 	defer r.Close()
 	ended := make(chan struct{})
 	go func() {
-		io.Copy(io.Discard, r)
+		io.Copy(io.Discard, driver.PlainLog(r))
 		close(ended)
 	}()
 	cancel()

@@ -221,7 +221,7 @@ func (d *Driver) Remove(ctx context.Context, id mesh.WorkloadID) error {
 }
 
 // Logs implements driver.Driver.
-func (d *Driver) Logs(ctx context.Context, id mesh.WorkloadID, o driver.LogOptions) (io.ReadCloser, error) {
+func (d *Driver) Logs(ctx context.Context, id mesh.WorkloadID, o driver.LogOptions) (driver.LogReader, error) {
 	var live *logfile.Log
 	d.mu.Lock()
 	if t := d.tasks[id]; t != nil {
@@ -236,7 +236,10 @@ func (d *Driver) Logs(ctx context.Context, id mesh.WorkloadID, o driver.LogOptio
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, mesh.Errorf(mesh.NotFound, "workload %s has no log here", id)
 	}
-	return r, err
+	if err != nil {
+		return nil, err
+	}
+	return newLogReader(r, o), nil
 }
 
 // logPath is safe for any ID: it is parsed before it gets here, and hashed if not.

@@ -99,7 +99,7 @@ func (j *job) attached(m *module, inout, errs *net.UnixConn) (driver.Ran, error)
 
 // logged runs the job without input and with its output in the log.
 func (j *job) logged(m *module, log *lineLog) mesh.Exit {
-	stdout, stderr := log.writer(), log.writer()
+	stdout, stderr := log.writer(mesh.Stdout), log.writer(mesh.Stderr)
 	exit := j.run(m, func(*meter) instance {
 		return instance{stdin: strings.NewReader(""), stdout: stdout, stderr: stderr}
 	})

@@ -7,6 +7,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"peercompute/pkg/mesh"
 )
 
 const (
@@ -24,12 +26,18 @@ type lineLog struct {
 	dropped int
 }
 
-// write sends b, which is one or more whole lines.
-func (l *lineLog) write(b []byte) {
+// write sends b, which is one or more whole lines of a stream, each after the
+// stream's mark.
+func (l *lineLog) write(mark byte, b []byte) {
+	marked := make([]byte, 0, len(b)+16)
+	for line := range bytes.Lines(b) {
+		marked = append(append(marked, mark), line...)
+	}
+	b = marked
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.dropped > 0 {
-		if !l.send(fmt.Appendf(nil, "[%d lines lost: written too fast]\n", l.dropped)) {
+		if !l.send(fmt.Appendf(nil, "%c[%d lines lost: written too fast]\n", markStderr, l.dropped)) {
 			l.dropped += bytes.Count(b, []byte("\n"))
 			return
 		}
@@ -57,17 +65,18 @@ func (l *lineLog) send(b []byte) bool {
 // note adds a line of the driver's own.
 func (l *lineLog) note(format string, args ...any) {
 	msg := bytes.ReplaceAll(bytes.TrimRight(fmt.Appendf(nil, format, args...), "\n"), []byte("\n"), []byte("\n  "))
-	l.write(append(append([]byte("[peerd] "), msg...), '\n'))
+	l.write(markStderr, append(append([]byte("[peerd] "), msg...), '\n'))
 }
 
 func (l *lineLog) close() { l.c.Close() }
 
-// writer collects the lines of one instance.
-func (l *lineLog) writer() *lineWriter { return &lineWriter{to: l} }
+// writer collects the lines that one instance writes to a stream.
+func (l *lineLog) writer(s mesh.LogStream) *lineWriter { return &lineWriter{to: l, mark: markOf(s)} }
 
 type lineWriter struct {
-	to  *lineLog
-	buf []byte
+	to   *lineLog
+	mark byte
+	buf  []byte
 }
 
 var _ io.Writer = (*lineWriter)(nil)
@@ -80,7 +89,7 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 		p = p[len(part):]
 		w.buf = append(w.buf, part...)
 		if end := bytes.LastIndexByte(w.buf, '\n') + 1; end > 0 {
-			w.to.write(w.buf[:end])
+			w.to.write(w.mark, w.buf[:end])
 			w.buf = append(w.buf[:0], w.buf[end:]...)
 		}
 		if len(w.buf) == maxLine {
@@ -93,7 +102,7 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 // flush sends what is left of a line.
 func (w *lineWriter) flush() {
 	if len(w.buf) > 0 {
-		w.to.write(append(w.buf, '\n'))
+		w.to.write(w.mark, append(w.buf, '\n'))
 		w.buf = nil
 	}
 }

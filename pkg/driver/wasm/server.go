@@ -147,15 +147,16 @@ func (s *server) start() error {
 	in := &living{listener: wasi.NewListener(serverBacklog), stop: stop, done: make(chan struct{}), began: time.Now(), life: ctx}
 	meter := newMeter(ctx, time.Time{}, s.pace, s.call.FuelDay-s.burnt)
 	meter.limitRate(s.call.Fuel)
-	stderr := s.log.writer()
+	stdout, stderr := s.log.writer(mesh.Stdout), s.log.writer(mesh.Stderr)
 	s.active.Add(1)
 	go func() {
 		in.out = s.module.run(instance{
 			name: s.call.Name, args: s.call.Args, env: append([]string{"LISTEN_FDS=1"}, s.call.Env...),
-			stdin: nothing{}, stdout: stderr, stderr: stderr, listener: in.listener,
+			stdin: nothing{}, stdout: stdout, stderr: stderr, listener: in.listener,
 			memory: s.call.Memory, scratch: s.call.Scratch, wall: s.call.Wall, net: s.net, shared: s.shared, now: &s.memory, meter: meter,
 		})
 		s.active.Add(-1)
+		stdout.flush()
 		stderr.flush()
 		s.add(in.out)
 		s.ended(in, context.Cause(ctx))

@@ -192,7 +192,7 @@ func (s *service) answer(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).EnableFullDuplex() // a program may answer while it still reads
 	}
 	res := cgi.NewResponse(w)
-	stderr := s.log.writer()
+	stderr := s.log.writer(mesh.Stderr)
 	s.active.Add(1)
 	out := s.module.run(instance{
 		name: s.call.Name, args: s.call.Args, env: append(programEnv(s.call.Env), cgi.Env(r, length)...),

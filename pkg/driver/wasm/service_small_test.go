@@ -73,7 +73,7 @@ func readLog(t testing.TB, r *rig, id mesh.WorkloadID, o driver.LogOptions) stri
 		t.Fatal(err)
 	}
 	defer rc.Close()
-	b, err := io.ReadAll(rc)
+	b, err := io.ReadAll(driver.PlainLog(rc))
 	if err != nil {
 		t.Fatal(err)
 	}

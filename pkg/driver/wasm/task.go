@@ -3,7 +3,6 @@ package wasm
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -99,7 +98,11 @@ func (t *task) follow(job *question, from *net.UnixConn, logRate int64) {
 	pumping, hurry := context.WithCancel(context.Background())
 	defer hurry()
 	var pumped sync.WaitGroup
-	pumped.Go(func() { pump(pumping, t.log, from, logRate) })
+	pumped.Go(func() {
+		lines := &stamper{to: t.log, now: time.Now}
+		pump(pumping, lines, from, logRate)
+		_ = lines.flush() // as in pump
+	})
 	exit := t.await(job)
 	hurry()
 	// What a run wrote arrives before its end does; this is for what does not end.
@@ -110,7 +113,8 @@ func (t *task) follow(job *question, from *net.UnixConn, logRate int64) {
 	stopped := t.stopped
 	t.mu.Unlock()
 	if exit.Reason != "" && !stopped {
-		fmt.Fprintf(t.log, "[peerd] %s\n", exit.Reason) // the reason is in the Exit as well
+		// The reason is in the Exit as well.
+		_, _ = t.log.Write(stamped(nil, time.Now(), markStderr, []byte("[peerd] "+exit.Reason)))
 	}
 }
 

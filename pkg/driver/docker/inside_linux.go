@@ -1,0 +1,74 @@
+package docker
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// This file looks at a container's files as its processes see them, through the root
+// directory of one of them. Every path is resolved inside that root: no link of an
+// image leads out of it.
+
+var errOtherProcess = errors.New("the process is not one of this container")
+
+// openRoot opens the root directory of a container's process. An ID of a process
+// that has ended may be another's by now, so it is asked where it belongs once its
+// root is open.
+func openRoot(pid int, container string) (fd int, err error) {
+	if pid <= 0 {
+		return -1, errOtherProcess
+	}
+	proc := filepath.Join("/proc", strconv.Itoa(pid))
+	fd, err = unix.Open(filepath.Join(proc, "root"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("cannot open the container's root: %w", err)
+	}
+	if !belongs(pid, container) {
+		unix.Close(fd)
+		return -1, errOtherProcess
+	}
+	return fd, nil
+}
+
+// belongs reports whether a process is in a container's control group.
+func belongs(pid int, container string) bool {
+	groups, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cgroup"))
+	return err == nil && container != "" && bytes.Contains(groups, []byte(container))
+}
+
+// openAt opens a path inside root, links followed within it.
+func openAt(root int, path string, flags int, mode uint64) (int, error) {
+	return unix.Openat2(root, path, &unix.OpenHow{
+		Flags: uint64(flags | unix.O_CLOEXEC), Mode: mode, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+}
+
+// diskUsed is how many bytes the file systems at these directories hold.
+func diskUsed(pid int, container string, dirs []string) (int64, error) {
+	root, err := openRoot(pid, container)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(root)
+	var used int64
+	for _, dir := range dirs {
+		fd, err := openAt(root, dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return 0, fmt.Errorf("cannot look at %s: %w", dir, err)
+		}
+		var st unix.Statfs_t
+		err = unix.Fstatfs(fd, &st)
+		unix.Close(fd)
+		if err != nil {
+			return 0, fmt.Errorf("cannot look at %s: %w", dir, err)
+		}
+		used += int64(st.Blocks-st.Bfree) * st.Bsize
+	}
+	return used, nil
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"unsafe"
+)
+
+// daily plays what people do inside a workload that runs:
+//
+//	actor keep N          writes N bytes to /tmp/kept and serves
+//	actor rights          prints what /proc says of its own rights
+//	actor copy            copies stdin to stdout, then says to stderr how much
+//	actor hang            ignores what asks it to end, says "ready" and waits for ever
+//	actor spawn           starts a hang as its child and is one itself
+//	actor flood           writes to stdout for ever
+//	actor size            prints the size of its terminal at each change
+//	actor processes       prints how many processes there are
+func daily(args []string) bool {
+	switch args[0] {
+	case "keep":
+		n, _ := strconv.Atoi(args[1])
+		if err := os.WriteFile("/tmp/kept", make([]byte, n), 0o600); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		serve("")
+	case "rights":
+		b, _ := os.ReadFile("/proc/self/status")
+		for line := range strings.SplitSeq(string(b), "\n") {
+			switch key, _, _ := strings.Cut(line, ":"); key {
+			case "Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp":
+				fmt.Println(line)
+			}
+		}
+	case "copy":
+		n, _ := io.Copy(os.Stdout, os.Stdin)
+		fmt.Fprintf(os.Stderr, "%d bytes\n", n)
+		code, _ := strconv.Atoi(args[1])
+		os.Exit(code)
+	case "spawn", "hang":
+		signal.Ignore(syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
+		if args[0] == "spawn" {
+			if err := exec.Command("/proc/self/exe", "hang").Start(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+		}
+		fmt.Println("ready")
+		<-make(chan struct{})
+	case "flood":
+		for {
+			if _, err := os.Stdout.Write(make([]byte, 32<<10)); err != nil {
+				os.Exit(1)
+			}
+		}
+	case "size":
+		changed := make(chan os.Signal, 8)
+		signal.Notify(changed, syscall.SIGWINCH)
+		for {
+			var size [4]uint16
+			_, _, err := syscall.Syscall(syscall.SYS_IOCTL, os.Stdout.Fd(), syscall.TIOCGWINSZ, uintptr(unsafe.Pointer(&size)))
+			fmt.Printf("%d x %d %v\n", size[1], size[0], err == 0)
+			<-changed
+		}
+	case "processes":
+		all, _ := os.ReadDir("/proc")
+		n := 0
+		for _, e := range all {
+			if _, err := strconv.Atoi(e.Name()); err == nil {
+				n++
+			}
+		}
+		fmt.Println(n)
+	default:
+		return false
+	}
+	return true
+}
