@@ -165,6 +165,15 @@ func TestOnlyConfinedContainersAreAdopted(t *testing.T) {
 			t.Errorf("%s: adopted", name)
 		}
 	}
+	// A network is another's, unless it is that of a sandbox of ours.
+	for _, tc := range []struct{ running, ours, ok bool }{{true, false, false}, {true, true, true}, {false, false, true}} {
+		_, got := made(t)
+		got.HostConfig.NetworkMode, got.State.Running = container.NetworkMode("container:"+someID), tc.running
+		err := confined(got, func(id string) bool { return tc.ours && id == someID })
+		if (err == nil) != tc.ok {
+			t.Errorf("%+v: got %v", tc, err)
+		}
+	}
 	_, got := made(t)
 	got.Config.User = ""
 	if confined(got, func(string) bool { return false }) == nil {
