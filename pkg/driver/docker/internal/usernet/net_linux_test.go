@@ -34,7 +34,7 @@ var (
 )
 
 // namespace makes an empty network namespace; the file goes with the test.
-func namespace(t *testing.T) string {
+func namespace(t testing.TB) string {
 	t.Helper()
 	testkit.Need(t, "root")
 	path := filepath.Join(t.TempDir(), "ns")
@@ -72,7 +72,7 @@ func namespace(t *testing.T) string {
 }
 
 // open opens a way out that ends with the test.
-func open(t *testing.T, c Config) (ns string, n *Net) {
+func open(t testing.TB, c Config) (ns string, n *Net) {
 	t.Helper()
 	c.Namespace, c.Address, c.Resolver = namespace(t), own, resolver
 	n, err := Open(c)
@@ -112,7 +112,7 @@ func inside(ctx context.Context, ns, network, to string) (net.Conn, error) {
 }
 
 // echo is a server on this machine that sends back what it gets.
-func echo(t *testing.T) string {
+func echo(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
