@@ -90,15 +90,20 @@ func (d Dialer) Public(ctx context.Context, name string) ([]netip.Addr, error) {
 
 // Dial connects to a host of an allow-list. A name is looked up here, and the
 // address that was judged is the one that is connected to: a name that means
-// another address the next moment gains nothing. An address is taken as it is: it
-// is on the list as such, and admission asked for a grant if it is not public.
+// another address the next moment gains nothing. An address that is not public is on
+// the list as such, and admission asked for the grant; of a public one admission
+// cannot know that it is this machine's, so that is asked here.
 func (d Dialer) Dial(ctx context.Context, network string, h mesh.Host) (net.Conn, error) {
 	addrs := []netip.Addr{h.Addr}
-	if h.Name != "" {
-		var err error
-		if addrs, err = d.Public(ctx, h.Name); err != nil {
-			return nil, err
-		}
+	var err error
+	switch {
+	case h.Name != "":
+		addrs, err = d.Public(ctx, h.Name)
+	case mesh.Public(h.Addr):
+		err = d.Check(h.Addr)
+	}
+	if err != nil {
+		return nil, err
 	}
 	out := net.Dialer{Timeout: dialTimeout}
 	var errs []error

@@ -71,6 +71,11 @@ func TestNamesMeanPublicAddressesOnly(t *testing.T) {
 	if _, err := d.Dial(t.Context(), "tcp", mesh.Host{Name: "inner.example", Port: 80}); mesh.KindOf(err) != mesh.Denied {
 		t.Errorf("dialled a name of this machine: %v", err)
 	}
+	for _, own := range []string{"25.1.2.3", "25.1.2.99", "2a00:1::5"} { // public, and this machine's or next to it
+		if _, err := d.Dial(t.Context(), "tcp", mesh.Host{Addr: netip.MustParseAddr(own), Port: 80}); mesh.KindOf(err) != mesh.Denied {
+			t.Errorf("dialled %s: %v", own, err)
+		}
+	}
 	if got, err := d.Public(t.Context(), "none.example"); mesh.KindOf(err) != mesh.NotFound {
 		t.Errorf("got %v, %v", got, err)
 	}

@@ -17,8 +17,12 @@ func (s Spec) validateEgress(say func(string, ...any)) {
 		say("more than %d hosts", MaxHosts)
 	}
 	for _, h := range s.Hosts {
-		if _, err := ParseHost(h); err != nil {
+		host, err := ParseHost(h)
+		switch {
+		case err != nil:
 			say("%s", AsError(err).Msg)
+		case s.Runtime == Container && host.Addr.Is6():
+			say("%s cannot be reached from a container, which has no IPv6: list it by its name", host)
 		}
 	}
 	if (s.Egress == EgressAllow) != (len(s.Hosts) > 0) {

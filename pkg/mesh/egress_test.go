@@ -21,6 +21,7 @@ func TestEgressOfContainers(t *testing.T) {
 		{"allow nothing", func(s *Spec) { s.Egress = EgressAllow }, "go together"},
 		{"hosts beside internet", func(s *Spec) { s.Egress, s.Hosts = EgressInternet, []string{"a.b:1"} }, "go together"},
 		{"a bad host", func(s *Spec) { s.Egress, s.Hosts = EgressAllow, []string{"10.0.0.0/8:1"} }, "HOST:PORT"},
+		{"a host of IPv6", func(s *Spec) { s.Egress, s.Hosts = EgressAllow, []string{"[2001:db8::1]:443"} }, "no IPv6"},
 		{"many hosts", func(s *Spec) { s.Egress, s.Hosts = EgressAllow, slices.Repeat([]string{"a.b:1"}, MaxHosts+1) }, "more than"},
 		{"a bad network", func(s *Spec) { s.Network = "../x" }, "DNS label"},
 		{"a long network", func(s *Spec) { s.Network = strings.Repeat("a", MaxName+1) }, "DNS label"},

@@ -3,17 +3,19 @@ package e2e
 import (
 	"io"
 	"net"
+	"net/netip"
 	"net/url"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"peercompute/pkg/driver/docker/dockertest"
+	"peercompute/pkg/mesh"
 	"peercompute/pkg/testkit"
 	"peercompute/test/internal/testmesh"
 )
 
-// pongs answers "pong" at an address of this machine that others could have.
+// pongs answers "pong" at an address of this machine that is not public.
 func pongs(t *testing.T) (addr string) {
 	t.Helper()
 	addrs, err := net.InterfaceAddrs()
@@ -21,7 +23,7 @@ func pongs(t *testing.T) (addr string) {
 		t.Fatal(err)
 	}
 	for _, a := range addrs {
-		if n, ok := a.(*net.IPNet); ok && !n.IP.IsLoopback() && n.IP.To4() != nil {
+		if n, ok := a.(*net.IPNet); ok && !n.IP.IsLoopback() && n.IP.To4() != nil && !mesh.Public(netip.MustParseAddr(n.IP.String())) {
 			addr = n.IP.String()
 			break
 		}
