@@ -152,13 +152,14 @@ func (r *rig) allow(gw mesh.PeerID, id mesh.WorkloadID) error {
 	return r.deny
 }
 
-func (r *rig) dial(ctx context.Context, _ mesh.WorkloadID) (net.Conn, error) {
+func (r *rig) dial(ctx context.Context, _ mesh.WorkloadID) (net.Conn, func(), error) {
 	r.mu.Lock()
 	addr := r.workload
 	r.dials++
 	r.mu.Unlock()
 	var d net.Dialer
-	return d.DialContext(ctx, "tcp", addr)
+	c, err := d.DialContext(ctx, "tcp", addr)
+	return c, func() {}, err
 }
 
 func (r *rig) dialGateway(ctx context.Context, _, _ string) (net.Conn, error) {

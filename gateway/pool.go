@@ -34,6 +34,7 @@ type pool struct {
 	mu      sync.Mutex
 	idle    []*upstream
 	all     map[*upstream]struct{}
+	era     int // of streams that may be kept for later requests
 	retired bool
 }
 
@@ -42,6 +43,7 @@ type pool struct {
 type upstream struct {
 	stream Stream
 	pool   *pool
+	era    int           // in which it carried its first request
 	limit  int64         // bytes that may still be read; guards against endless heads
 	br     *bufio.Reader // nil while idle
 	opened bool          // the peer's status byte has been read
@@ -72,14 +74,15 @@ func (p *pool) take() *upstream {
 	return u
 }
 
-// add registers a new stream, so that a withdrawal finds it.
+// add registers a new stream, so that a withdrawal finds it. It has carried nothing yet:
+// which run of the workload it reaches is settled by its first request.
 func (p *pool) add(s Stream) (*upstream, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.retired {
 		return nil, errRetired
 	}
-	u := &upstream{stream: s, pool: p}
+	u := &upstream{stream: s, pool: p, era: p.era}
 	p.all[u] = struct{}{}
 	return u, nil
 }
@@ -88,7 +91,7 @@ func (p *pool) add(s Stream) (*upstream, error) {
 func (p *pool) put(u *upstream, now, deadline int64) {
 	p.mu.Lock()
 	_, ours := p.all[u]
-	if keep := ours && !p.retired && len(p.idle) < maxIdle; keep {
+	if keep := ours && !p.retired && u.era == p.era && len(p.idle) < maxIdle; keep {
 		u.idleSince = now
 		u.deadline.Store(deadline)
 		p.idle = append(p.idle, u)
@@ -125,6 +128,20 @@ func (p *pool) sweep(now int64) {
 			p.resetLocked(u)
 		}
 	}
+}
+
+// renew begins an era: what idles is closed, and what carries a request is closed at
+// its end. Later requests take new streams, which may reach another run of the
+// workload.
+func (p *pool) renew() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.era++
+	for _, u := range p.idle {
+		delete(p.all, u)
+		p.resets.Go(func() { _ = u.stream.Close() })
+	}
+	p.idle = nil
 }
 
 // retire resets every stream and takes no new one, ever.

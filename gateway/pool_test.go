@@ -51,6 +51,44 @@ func TestPoolAfterRetirement(t *testing.T) {
 	}
 }
 
+// What idles when the publisher says a route again is closed, and what carries a
+// request is not kept after it: both may reach what is about to be stopped.
+func TestPoolBeginsAnew(t *testing.T) {
+	p, wg := newTestPool()
+	idle, _ := newPipeStream(t)
+	busy, _ := newPipeStream(t)
+	u, err := p.add(idle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.put(u, 0, 1<<62)
+	b, err := p.add(busy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.renew()
+	wg.Wait()
+	if !idle.closed.Load() || idle.reset.Load() || p.take() != nil {
+		t.Error("an idle stream is kept, or cut")
+	}
+	if busy.closed.Load() || busy.reset.Load() {
+		t.Fatal("a stream that carries a request is ended")
+	}
+	p.put(b, 0, 1<<62)
+	if !busy.closed.Load() || p.take() != nil {
+		t.Error("a stream to the former run is kept for another request")
+	}
+	fresh, _ := newPipeStream(t)
+	f, err := p.add(fresh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.put(f, 0, 1<<62)
+	if p.take() != f {
+		t.Error("a stream to the new run is not kept")
+	}
+}
+
 func TestPoolSweep(t *testing.T) {
 	p, wg := newTestPool()
 	add := func(deadline int64, idle bool) *pipeStream {

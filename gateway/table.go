@@ -93,6 +93,7 @@ func (t *Table) Set(r Route) (Route, error) {
 	old := *t.entries.Load()
 	if e := old[r.Label]; e != nil {
 		if e.Route == r {
+			e.pool.renew() // the publisher says it again because something behind it has changed
 			return r, nil
 		}
 		return Route{}, mesh.Errorf(mesh.Conflict, "label %s is taken", r.Label)

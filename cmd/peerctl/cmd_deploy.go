@@ -13,17 +13,18 @@ import (
 
 type deployFlags struct {
 	workFlags
-	server  serverFlags
-	health  healthFlags
-	port    uint16
-	disk    int64
-	publish bool
-	gateway string
-	restart mesh.Restart
-	egress  egressFlags
-	detach  bool
-	dryRun  bool
-	push    bool
+	server   serverFlags
+	health   healthFlags
+	port     uint16
+	disk     int64
+	publish  bool
+	gateway  string
+	restart  mesh.Restart
+	egress   egressFlags
+	detach   bool
+	recreate bool
+	dryRun   bool
+	push     bool
 }
 
 func cmdDeploy(a *app) *cobra.Command {
@@ -38,7 +39,13 @@ happens meanwhile is told on stderr.
 
 An image that only this machine has is sent along, if the peer lets you; with --push
 it always is. A directory with a Dockerfile (./DIR) is built on this machine, never
-on the peer's.`,
+on the peer's.
+
+
+Where you have a workload of that name there already, this updates it: the new
+revision starts beside the old one and takes its place once it is ready. The URL
+stays, and no request is lost. If the new one is not ready in time the old one
+serves on, and the exit code is 1.`,
 		Example: `  peerctl deploy hello.wasm --publish
   peerctl deploy api.wasm --serve --idle 10m --allow-host db.example.org:443
   peerctl deploy nginx:1.27 --peer bob --port 80 --publish --health http:/
@@ -75,6 +82,7 @@ func (a *app) addDeployFlags(cmd *cobra.Command, f *deployFlags) {
 	choiceVar(cmd, flags, &f.restart, "restart", "", "when to start it again: no, on-failure or always (default on-failure)",
 		mesh.RestartNo, mesh.RestartOnFailure, mesh.RestartAlways)
 	f.egress.add(cmd)
+	flags.BoolVar(&f.recreate, "recreate", false, "to update, stop the old revision before the new one starts: room for one is enough, and nothing answers meanwhile")
 	completeFlag(cmd, "gateway", a.completePeerFlag())
 }
 
@@ -144,7 +152,7 @@ func (a *app) deploy(ctx context.Context, f *deployFlags, target string, args []
 		return err
 	}
 	if f.dryRun {
-		return a.askDecision(ctx, control.Deploy{Peer: f.peer, Spec: spec})
+		return a.askDecision(ctx, control.Deploy{Peer: f.peer, Spec: spec, Recreate: f.recreate})
 	}
 	return a.withClient(func(c *control.Client) error {
 		p := a.progress()
@@ -159,7 +167,7 @@ func (a *app) deploy(ctx context.Context, f *deployFlags, target string, args []
 			}
 			spec.Digest = spec.Image
 		}
-		return a.sendDeploy(ctx, c, p, control.Deploy{Peer: f.peer, Spec: spec, Wait: !f.detach, Push: f.push || build})
+		return a.sendDeploy(ctx, c, p, control.Deploy{Peer: f.peer, Spec: spec, Wait: !f.detach, Push: f.push || build, Recreate: f.recreate})
 	})
 }
 
@@ -187,12 +195,23 @@ func (f *deployFlags) misplaced(wasm bool) error {
 }
 
 func (a *app) sendDeploy(ctx context.Context, c *control.Client, p *progress, d control.Deploy) error {
+	last, err := a.followDeploy(ctx, p, d.Wait, func(on func(control.DeployEvent)) (control.Workload, error) {
+		return c.Deploy(ctx, d, on)
+	})
+	if err != nil {
+		return err
+	}
+	return a.showDeployed(last, d)
+}
+
+// followDeploy tells what happens until a workload is up, or why it is not.
+func (a *app) followDeploy(ctx context.Context, p *progress, wait bool, do func(on func(control.DeployEvent)) (control.Workload, error)) (control.Workload, error) {
 	var log []string
 	var seen *control.Workload
-	last, err := c.Deploy(ctx, d, func(ev control.DeployEvent) {
+	last, err := do(func(ev control.DeployEvent) {
 		if ev.Workload != nil {
 			seen = ev.Workload
-			if d.Wait {
+			if wait {
 				p.workload(*ev.Workload)
 			}
 		}
@@ -205,16 +224,20 @@ func (a *app) sendDeploy(ctx context.Context, c *control.Client, p *progress, d 
 	})
 	p.clear()
 	if err != nil && ctx.Err() != nil {
-		if seen == nil {
-			return mesh.Errorf(mesh.Canceled, "interrupted").WithHint("it may have been accepted; look with: peerctl ps")
+		switch {
+		case seen == nil:
+			return last, mesh.Errorf(mesh.Canceled, "interrupted").WithHint("it may have been accepted; look with: peerctl ps")
+		case seen.Update != nil:
+			return last, mesh.Errorf(mesh.Canceled, "interrupted").
+				WithHint("the update of %s goes on by itself; look with: peerctl history %s", seen.Name, seen.Name)
 		}
-		return mesh.Errorf(mesh.Canceled, "interrupted").
+		return last, mesh.Errorf(mesh.Canceled, "interrupted").
 			WithHint("%s stays deployed; remove it with: peerctl rm -f %s", seen.Name, seen.Name)
 	}
 	if err != nil {
-		return &deployError{error: withDeployHint(err, seen), workload: seen, log: log}
+		return last, &deployError{error: withDeployHint(err, seen), workload: seen, log: log}
 	}
-	return a.showDeployed(last, d)
+	return last, nil
 }
 
 // withDeployHint names the next step after a failure that left a record behind,
@@ -235,7 +258,7 @@ func (a *app) showDeployed(w control.Workload, d control.Deploy) error {
 	if a.json() {
 		return a.printJSON(w)
 	}
-	a.note("%s is %s%s (%s)", w.Name, w.State, onPeer(w), shortID(w.ID))
+	a.note("%s is %s%s (%s%s)", w.Name, w.State, onPeer(w), shortID(w.ID), revisionNote(w))
 	if w.URL != "" {
 		return a.println(w.URL)
 	}
@@ -243,6 +266,14 @@ func (a *app) showDeployed(w control.Workload, d control.Deploy) error {
 		a.note("it has no public name; give it one with: peerctl publish %s", w.Name)
 	}
 	return a.println(string(w.ID))
+}
+
+// revisionNote names the revision of a workload that was updated.
+func revisionNote(w control.Workload) string {
+	if w.Revision < 2 {
+		return ""
+	}
+	return fmt.Sprintf(", revision %d", w.Revision)
 }
 
 func onPeer(w control.Workload) string {

@@ -44,6 +44,12 @@ func (a *app) inspect(ctx context.Context, ref, peer string) error {
 		line("id", string(w.ID))
 		line("state", a.stateLine(w))
 		line("reason", w.Status.Reason)
+		if w.Revision > 1 || w.Update != nil {
+			line("revision", fmt.Sprint(w.Revision))
+		}
+		if u := w.Update; u != nil {
+			line("update", strings.TrimSuffix(fmt.Sprintf("revision %d is %s: %s", u.Revision, u.Status.State, u.Status.Reason), ": "))
+		}
 		line("url", w.URL)
 		line("peer", fmt.Sprintf("%s (%s)", w.Peer, w.PeerID))
 		line("owner", fmt.Sprintf("%s (%s)", w.Owner, w.OwnerID))

@@ -39,6 +39,7 @@ type fakeNode struct {
 	peers     []control.Peer
 	modules   map[string]bool
 	workloads []control.Workload
+	revisions map[mesh.WorkloadID][]control.Revision
 	queued    []control.Job
 	inputs    []string // of the jobs, by their place
 	began     time.Time
@@ -150,6 +151,8 @@ func (n *fakeNode) routes() http.Handler {
 	n.jobRoutes(handle)
 	mux.HandleFunc("POST /v1/jobs/{ref}/output", n.jobOutput)
 	mux.HandleFunc("GET /v1/workloads/{ref}/logs", n.logs)
+	handle("GET /v1/workloads/{ref}/history", n.history)
+	mux.HandleFunc("POST /v1/workloads/{ref}/rollback", n.rollback)
 	mux.HandleFunc("POST /v1/deploy", n.deploy)
 	mux.HandleFunc("POST /v1/run", n.run)
 	mux.HandleFunc("POST /v1/quorum", n.runQuorum)

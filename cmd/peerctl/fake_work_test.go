@@ -32,9 +32,12 @@ func (n *fakeNode) deploy(w http.ResponseWriter, r *http.Request) {
 		_ = http.NewResponseController(w).Flush()
 	}
 	work := n.accept(d)
+	before := n.revise(&work, "")
 	step := func(s mesh.State) {
 		setState(&work, s)
-		n.store(work)
+		if before == nil || s == mesh.Running {
+			n.store(work)
+		}
 		seen := work
 		send(control.DeployEvent{Workload: &seen})
 	}
@@ -60,6 +63,11 @@ func (n *fakeNode) deploy(w http.ResponseWriter, r *http.Request) {
 	case "crash":
 		work.Status.ExitCode = 3
 		step(mesh.Exited)
+		if before != nil {
+			now, err := n.unchanged(*before, work, "exited (3)")
+			send(control.DeployEvent{Workload: &now, Log: []string{"reading config"}, Error: err})
+			return
+		}
 		send(control.DeployEvent{
 			Workload: &work, Log: []string{"reading config", "panic: no \x1b]0;x\x07DATABASE_URL"},
 			Error: asControl(mesh.Errorf(mesh.Unavailable, "%s exited (3) before it answered", work.Name)),

@@ -40,6 +40,8 @@ func commands() []command {
 		{groupWork, cmdStats},
 		{groupWork, cmdTop},
 		{groupWork, cmdPortForward},
+		{groupWork, cmdHistory},
+		{groupWork, cmdRollback},
 		{groupWork, cmdStop},
 		{groupWork, cmdRm},
 		{groupWork, cmdPublish},

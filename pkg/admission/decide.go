@@ -61,6 +61,35 @@ func (h *Held) Add(s mesh.Spec) {
 	}
 }
 
+// Join adds another sum.
+func (h *Held) Join(o Held) {
+	h.Workloads += o.Workloads
+	h.Resources.MilliCPU += o.Resources.MilliCPU
+	h.Resources.Memory += o.Resources.Memory
+	h.Resources.Disk += o.Resources.Disk
+	h.JobFuel = add(h.JobFuel, o.JobFuel)
+}
+
+// Less takes a sum away that is part of h.
+func (h Held) Less(o Held) Held {
+	h.Workloads -= o.Workloads
+	h.Resources.MilliCPU -= o.Resources.MilliCPU
+	h.Resources.Memory -= o.Resources.Memory
+	h.Resources.Disk -= o.Resources.Disk
+	h.JobFuel -= min(o.JobFuel, h.JobFuel)
+	return h
+}
+
+// Max is the larger of two sums, quantity by quantity.
+func (h Held) Max(o Held) Held {
+	h.Workloads = max(h.Workloads, o.Workloads)
+	h.Resources.MilliCPU = max(h.Resources.MilliCPU, o.Resources.MilliCPU)
+	h.Resources.Memory = max(h.Resources.Memory, o.Resources.Memory)
+	h.Resources.Disk = max(h.Resources.Disk, o.Resources.Disk)
+	h.JobFuel = max(h.JobFuel, o.JobFuel)
+	return h
+}
+
 // Decision is the outcome. The zero value denies.
 type Decision struct {
 	Allow  bool

@@ -147,8 +147,22 @@ func (c *Client) UploadModule(ctx context.Context, r io.Reader) (m Module, err e
 // Deploy deploys and reports each event to on. It returns the workload as last
 // reported; on failure the error, after on has seen the event with its log.
 func (c *Client) Deploy(ctx context.Context, d Deploy, on func(DeployEvent)) (Workload, error) {
+	return c.deploy(ctx, "/v1/deploy", d, on)
+}
+
+// History lists what is remembered of a workload's revisions, oldest first.
+func (c *Client) History(ctx context.Context, ref, peer string) (rs []Revision, err error) {
+	return rs, c.call(ctx, "GET", workloadPath(ref, "/history", peer), nil, &rs)
+}
+
+// Rollback makes an earlier revision serve again, and reports as Deploy does.
+func (c *Client) Rollback(ctx context.Context, ref, peer string, b Rollback, on func(DeployEvent)) (Workload, error) {
+	return c.deploy(ctx, workloadPath(ref, "/rollback", peer), b, on)
+}
+
+func (c *Client) deploy(ctx context.Context, path string, body any, on func(DeployEvent)) (Workload, error) {
 	var last Workload
-	resp, err := c.stream(ctx, "POST", "/v1/deploy", d)
+	resp, err := c.stream(ctx, "POST", path, body)
 	if err != nil {
 		return last, err
 	}

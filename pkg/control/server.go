@@ -56,6 +56,8 @@ type Workloads interface {
 	Publish(ctx context.Context, ref, peer string, p Publish) (Workload, error)
 	Unpublish(ctx context.Context, ref, peer string) (Workload, error)
 	Logs(ctx context.Context, ref, peer string, o LogOptions) (LogReader, error)
+	History(ctx context.Context, ref, peer string) ([]Revision, error)
+	Rollback(ctx context.Context, ref, peer string, b Rollback, emit func(DeployEvent) error) error
 	Jobs
 	Sessions
 	Images
@@ -259,6 +261,11 @@ func (s *Server) workloadRoutes(mux *http.ServeMux, get func(string, handler)) {
 		return w.Unpublish(r.Context(), name, peer)
 	})
 	mux.HandleFunc("GET /v1/workloads/{ref}/logs", s.logs)
+	get("GET /v1/workloads/{ref}/history", func(r *http.Request) (any, error) {
+		name, peer := ref(r)
+		return w.History(r.Context(), name, peer)
+	})
+	mux.HandleFunc("POST /v1/workloads/{ref}/rollback", s.rollback)
 	mux.HandleFunc("POST /v1/deploy", s.deploy)
 	mux.HandleFunc("POST /v1/run", s.run)
 	s.jobRoutes(mux, get)

@@ -21,6 +21,21 @@ func (s *Server) deploy(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
+	deployEvents(w, func(emit func(DeployEvent) error) error { return s.cfg.Workloads.Deploy(r.Context(), d, emit) })
+}
+
+func (s *Server) rollback(w http.ResponseWriter, r *http.Request) {
+	b, err := body[Rollback](r)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	deployEvents(w, func(emit func(DeployEvent) error) error {
+		return s.cfg.Workloads.Rollback(r.Context(), r.PathValue("ref"), r.URL.Query().Get("peer"), b, emit)
+	})
+}
+
+func deployEvents(w http.ResponseWriter, do func(emit func(DeployEvent) error) error) {
 	enc := json.NewEncoder(w)
 	flush := http.NewResponseController(w)
 	started := false
@@ -34,7 +49,7 @@ func (s *Server) deploy(w http.ResponseWriter, r *http.Request) {
 		}
 		return flush.Flush()
 	}
-	err = s.cfg.Workloads.Deploy(r.Context(), d, emit)
+	err := do(emit)
 	switch {
 	case err != nil && !started:
 		writeError(w, err)

@@ -190,6 +190,35 @@ type Workload struct {
 	Status  mesh.Status     `json:"status"`
 	Spec    *mesh.Spec      `json:"spec,omitempty"` // inspect only
 	Created time.Time       `json:"created"`
+
+	Revision int     `json:"revision,omitempty"` // that serves
+	Update   *Update `json:"update,omitempty"`   // the revision that is to take over, or could not
+}
+
+// Update is how a revision stands that does not serve.
+type Update struct {
+	Revision int         `json:"revision"`
+	Status   mesh.Status `json:"status"`
+}
+
+// Revision is one version of a workload, in GET /v1/workloads/{ref}/history.
+type Revision struct {
+	Number  int         `json:"number"`
+	Image   string      `json:"image"`
+	Digest  string      `json:"digest,omitempty"` // what ran, once it is known
+	By      string      `json:"by"`               // who asked for it: local name, "self", or an ID
+	ByID    mesh.PeerID `json:"by_id"`
+	Time    time.Time   `json:"time"`
+	Outcome string      `json:"outcome"` // serving, coming, replaced, failed, given up
+	Failure string      `json:"failure,omitempty"`
+	Note    string      `json:"note,omitempty"`
+}
+
+// Rollback is POST /v1/workloads/{ref}/rollback. The answer is that of a deploy.
+type Rollback struct {
+	To       int  `json:"to,omitempty"` // 0 = the revision that served before
+	Recreate bool `json:"recreate,omitempty"`
+	Wait     bool `json:"wait"`
 }
 
 // Deploy is POST /v1/deploy. The answer is a stream of DeployEvent, one JSON
@@ -199,6 +228,8 @@ type Deploy struct {
 	Spec mesh.Spec `json:"spec"`           // Digest of a module uploaded by POST /v1/modules
 	Wait bool      `json:"wait"`           // report until it answers (or fails); else return when accepted
 	Push bool      `json:"push,omitempty"` // send the image along, from this machine
+	// Recreate says that an update stops what runs before it starts the new revision.
+	Recreate bool `json:"recreate,omitempty"`
 }
 
 // DeployEvent is one step of a deploy. The last one has Done set, or Error.

@@ -8,6 +8,10 @@ type Workload struct {
 	Owner   PeerID     `json:"owner" cbor:"2,keyasint"` // who signed the request; this machine's own ID for local ones
 	Spec    Spec       `json:"spec" cbor:"3,keyasint"`  // defaults filled in
 	Created time.Time  `json:"created" cbor:"4,keyasint"`
+	// Again says that what Spec.Digest names ran here for this workload before, so that
+	// an image may be found by its ID although its name means another one by now. It is
+	// known only where the workload runs.
+	Again bool `json:"again,omitempty" cbor:"-"`
 }
 
 // State is where a workload is in its life.

@@ -26,7 +26,7 @@ func (a *api) Deploy(ctx context.Context, d control.Deploy, emit func(control.De
 	if spec, err = a.n.bringImage(ctx, p, spec, d.Push, progress); err != nil {
 		return err
 	}
-	v, err := a.accept(ctx, p, spec, progress)
+	v, revision, err := a.accept(ctx, p, wire.Deploy{Spec: spec, Recreate: d.Recreate}, progress)
 	if err != nil {
 		return err
 	}
@@ -34,45 +34,58 @@ func (a *api) Deploy(ctx context.Context, d control.Deploy, emit func(control.De
 	if err := emit(control.DeployEvent{Workload: &w, Done: !d.Wait}); err != nil || !d.Wait {
 		return err
 	}
-	return a.report(ctx, p, v, emit)
+	return a.report(ctx, p, v, revision, emit)
 }
 
 // accept gets the workload accepted by the peer that is to run it.
-func (a *api) accept(ctx context.Context, p mesh.PeerID, spec mesh.Spec, progress func(mesh.Progress)) (wire.View, error) {
+func (a *api) accept(ctx context.Context, p mesh.PeerID, in wire.Deploy, progress func(mesh.Progress)) (v wire.View, revision int, err error) {
 	n := a.n
 	if p == n.m.Key.ID {
-		w, c, err := n.deploy(ctx, p, trust.Grant{}, randomDigest(), spec)
+		out, c, err := n.deploy(ctx, p, trust.Grant{}, randomDigest(), in)
 		if err == nil {
 			err = n.apply(ctx, c)
 		}
-		return wire.View{Workload: w, Status: mesh.Status{State: mesh.Pending, Since: w.Created}}, err
+		return wire.View{Workload: out.work, Status: mesh.Status{State: mesh.Pending, Since: n.m.Now().UTC()}}, out.revision, err
 	}
-	if spec.Runtime == mesh.Wasm {
-		if err := n.sendModule(ctx, p, spec.Digest, progress); err != nil {
-			return wire.View{}, err
+	if in.Spec.Runtime == mesh.Wasm {
+		if err := n.sendModule(ctx, p, in.Spec.Digest, progress); err != nil {
+			return wire.View{}, 0, err
 		}
 	}
 	var ok wire.Accepted
-	if err := n.ask(ctx, p, wire.VerbDeploy, wire.Deploy{Spec: spec}, &ok); err != nil {
-		return wire.View{}, err
+	if err := n.ask(ctx, p, wire.VerbDeploy, in, &ok); err != nil {
+		return wire.View{}, 0, err
 	}
 	now := n.m.Now().UTC()
-	v := wire.View{
+	v = wire.View{
 		Workload: mesh.Workload{ID: ok.Workload, Owner: n.m.Key.ID, Spec: ok.Spec, Created: now},
 		Status:   mesh.Status{State: mesh.Pending, Since: now},
 	}
-	return v, n.remember(ctx, p, v)
+	return v, ok.Revision, n.remember(ctx, p, v)
 }
 
-// report follows an accepted workload until it answers (and has its public
-// address, if it is to have one) or cannot.
-func (a *api) report(ctx context.Context, p mesh.PeerID, v wire.View, emit func(control.DeployEvent) error) error {
+// report follows an accepted revision of a workload until it serves and answers (and
+// has its public address, if it is to have one) or cannot. A peer that knows nothing of
+// revisions gives 0.
+func (a *api) report(ctx context.Context, p mesh.PeerID, v wire.View, revision int, emit func(control.DeployEvent) error) error {
 	err := a.follow(ctx, p, v.Workload.ID, func(now wire.View) (bool, error) {
 		v = now
 		w := a.show(v, p, false)
 		st := v.Status
+		if v.Revision < revision { // the one before serves still
+			u := v.Update
+			if u == nil || u.Revision != revision || u.Status.State.Final() || u.Status.State == mesh.Paused {
+				return false, nil
+			}
+			st = u.Status
+			w.Status, w.State = st, st.State
+			if st.State != mesh.Running { // it is about to take over
+				return true, emit(control.DeployEvent{Workload: &w, Progress: st.Progress})
+			}
+			return true, nil
+		}
 		published := v.Workload.Spec.Publish == nil || st.URL != "" || st.PublishError != ""
-		if st.State == mesh.Running && published || st.State == mesh.Paused || st.State.Final() {
+		if v.Revision > revision && revision != 0 || st.State == mesh.Running && published || st.State == mesh.Paused || st.State.Final() {
 			return false, nil
 		}
 		return true, emit(control.DeployEvent{Workload: &w, Progress: st.Progress})
@@ -86,10 +99,34 @@ func (a *api) report(ctx context.Context, p mesh.PeerID, v wire.View, emit func(
 		}
 	}
 	w := a.show(v, p, false)
+	if why := notTaken(v, w.Name, revision); why != nil {
+		return emit(control.DeployEvent{Workload: &w, Log: a.lastLines(ctx, p, v.Workload.ID, revision), Error: control.NewError(why)})
+	}
 	if why := notUp(v, w.Name); why != nil {
-		return emit(control.DeployEvent{Workload: &w, Log: a.lastLines(ctx, p, v.Workload.ID), Error: control.NewError(why)})
+		return emit(control.DeployEvent{Workload: &w, Log: a.lastLines(ctx, p, v.Workload.ID, 0), Error: control.NewError(why)})
 	}
 	return emit(control.DeployEvent{Workload: &w, Done: true})
+}
+
+// notTaken says why a revision has not taken over; nil if it has.
+func notTaken(v wire.View, name string, revision int) error {
+	if v.Revision == revision || revision == 0 {
+		return nil
+	}
+	see := func(e *mesh.Error) error { return e.WithHint("what became of each: peerctl history %s", name) }
+	u := v.Update
+	switch {
+	case v.Revision > revision:
+		return see(mesh.Errorf(mesh.Conflict, "revision %d of %s was overtaken: revision %d serves", revision, name, v.Revision))
+	case u != nil && u.Revision > revision:
+		return see(mesh.Errorf(mesh.Conflict, "revision %d of %s was overtaken by revision %d before it was ready", revision, name, u.Revision))
+	case u != nil && u.Revision == revision && u.Status.State == mesh.Paused:
+		return mesh.Errorf(mesh.Unavailable, "revision %d of %s is accepted and waits: %s; revision %d serves meanwhile", revision, name, u.Status.Reason, v.Revision).
+			WithHint("it takes over by itself when that is over; look with: peerctl history %s", name)
+	case u != nil && u.Revision == revision && u.Status.State.Final():
+		return see(mesh.Errorf(mesh.Unavailable, "%s stays at revision %d: revision %d is not up: %s", name, v.Revision, revision, u.Status.Reason))
+	}
+	return see(mesh.Errorf(mesh.Canceled, "revision %d of %s was given up before it was ready", revision, name))
 }
 
 // notUp says why a deploy has not come to what was asked for; nil if it has.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"peercompute/pkg/admission"
@@ -18,8 +19,8 @@ import (
 // rules are those that deploy asks, in its order.
 
 // explain is every rule that a deploy of spec would be asked, with what it compared.
-func (n *Node) explain(ctx context.Context, who mesh.PeerID, g trust.Grant, spec mesh.Spec) (wire.Explained, error) {
-	spec = spec.WithDefaults()
+func (n *Node) explain(ctx context.Context, who mesh.PeerID, g trust.Grant, in wire.Deploy) (wire.Explained, error) {
+	spec := in.Spec.WithDefaults()
 	var out wire.Explained
 	if who != n.m.Key.ID {
 		out.Checks = append(out.Checks, mesh.Check{Rule: "trust", Want: "to be on the trust list", Limit: "known as " + g.Name, Pass: true})
@@ -35,11 +36,21 @@ func (n *Node) explain(ctx context.Context, who mesh.PeerID, g trust.Grant, spec
 		if err != nil {
 			return err
 		}
+		before, err := namesake(tx, who, spec.Name)
+		if err != nil {
+			return err
+		}
+		name := mesh.Check{Rule: "workload.name", Want: spec.Name, Limit: "new here", Pass: true}
+		if before != nil {
+			name.Limit = fmt.Sprintf("updates %s, revision %d", before.Workload.ID, before.Serving())
+			if in.Recreate {
+				usage = without(usage, *before)
+			}
+		}
 		for _, row := range admission.Explain(p, grant, spec, usage) {
 			out.Checks = append(out.Checks, row.Check)
 		}
-		_, err = namesakes(tx, who, spec.Name)
-		out.Checks = append(out.Checks, judged("workload.name", spec.Name, err))
+		out.Checks = append(out.Checks, name)
 		return nil
 	})
 	out.Spec = bare(spec)
@@ -68,7 +79,7 @@ func (n *Node) onExplain(ctx context.Context, c *request.Call) (request.Reply, e
 	if err := wire.DecodeBody(c.Body, &in); err != nil {
 		return request.Reply{}, err
 	}
-	out, err := n.explain(ctx, c.From, c.Grant, in.Spec)
+	out, err := n.explain(ctx, c.From, c.Grant, in)
 	return request.Reply{Body: out}, err
 }
 
@@ -84,9 +95,9 @@ func (a *api) Explain(ctx context.Context, d control.Deploy) (control.Explanatio
 	}
 	var got wire.Explained
 	if self := a.n.m.Key.ID; p == self {
-		got, err = a.n.explain(ctx, self, trust.Grant{}, spec)
+		got, err = a.n.explain(ctx, self, trust.Grant{}, wire.Deploy{Spec: spec, Recreate: d.Recreate})
 	} else {
-		err = a.n.ask(ctx, p, wire.VerbExplain, wire.Deploy{Spec: spec}, &got)
+		err = a.n.ask(ctx, p, wire.VerbExplain, wire.Deploy{Spec: spec, Recreate: d.Recreate}, &got)
 	}
 	if err != nil {
 		return control.Explanation{}, err

@@ -270,9 +270,7 @@ func (n *Node) usages() (map[mesh.PeerID]control.Usage, error) {
 	out, now := map[mesh.PeerID]control.Usage{}, n.m.Now()
 	err := n.m.Store.View(func(tx *store.Tx) error {
 		err := supervisor.Each(tx, func(r supervisor.Record) error {
-			if r.Holds() {
-				of(r.Workload.Owner).Add(r.Workload.Spec)
-			}
+			r.AddTo(of(r.Workload.Owner))
 			return nil
 		})
 		for _, g := range n.m.Trust.All() {

@@ -33,8 +33,20 @@ type gateways struct {
 
 type publication struct {
 	gateway mesh.PeerID
+	run     mesh.WorkloadID // that the gateway was told of
 	url     string
 	err     string
+}
+
+// confirmations are the workloads that a gateway routes, each with the run that was
+// reached when it was last told. After a switch it is told again: then it lets go of
+// the streams that it keeps for later requests, which reach the run before.
+type confirmations map[mesh.WorkloadID]mesh.WorkloadID
+
+// route is a name that a gateway should route.
+type route struct {
+	name string
+	run  mesh.WorkloadID // that is reached now
 }
 
 // link is the state of one gateway's connection.
@@ -92,17 +104,18 @@ func (g *gateways) changed() <-chan struct{} {
 	return g.news
 }
 
-// url is what the gateway that wish means has said about the workload. What
-// another one said, from which it is moving away, does not count.
-func (g *gateways) url(id mesh.WorkloadID, wish *mesh.Publication) (url, failure string) {
-	if wish == nil {
+// url is what the gateway that a record's wish means has said about the workload. What
+// another one said, from which it is moving away, or of a run that was replaced, does
+// not count.
+func (g *gateways) url(r supervisor.Record) (url, failure string) {
+	if r.Publish == nil {
 		return "", ""
 	}
-	to, err := g.find(wish.Gateway)
+	to, err := g.find(r.Publish.Gateway)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	p := g.urls[id]
-	if err != nil || p.gateway != to.Peer {
+	p := g.urls[r.Workload.ID]
+	if err != nil || p.gateway != to.Peer || p.run != r.Current() {
 		return "", ""
 	}
 	return p.url, p.err
@@ -203,7 +216,7 @@ func (g *gateways) run(ctx context.Context) error {
 					if before != nil {
 						<-before // what it withdraws must not meet what this one publishes
 					}
-					confirmed := map[mesh.WorkloadID]bool{}
+					confirmed := confirmations{}
 					g.serve(linkCtx, l, confirmed)
 					g.leave(ctx, l, confirmed)
 				})
@@ -225,7 +238,7 @@ const (
 	maxPause       = 15 * time.Second
 )
 
-func (g *gateways) serve(ctx context.Context, l *link, confirmed map[mesh.WorkloadID]bool) {
+func (g *gateways) serve(ctx context.Context, l *link, confirmed confirmations) {
 	for failures := 0; ctx.Err() == nil; {
 		l.mu.Lock()
 		l.lost = false
@@ -258,7 +271,7 @@ func (g *gateways) serve(ctx context.Context, l *link, confirmed map[mesh.Worklo
 }
 
 // session keeps the gateway's routes right until the connection goes.
-func (g *gateways) session(ctx context.Context, l *link, confirmed map[mesh.WorkloadID]bool) {
+func (g *gateways) session(ctx context.Context, l *link, confirmed confirmations) {
 	for failures := 0; ; {
 		pause := recheck
 		if g.sync(ctx, l, confirmed) {
@@ -285,7 +298,7 @@ func (g *gateways) session(ctx context.Context, l *link, confirmed map[mesh.Work
 
 // sync withdraws and publishes what is due; it reports whether all names that
 // should be gone are.
-func (g *gateways) sync(ctx context.Context, l *link, confirmed map[mesh.WorkloadID]bool) (gone bool) {
+func (g *gateways) sync(ctx context.Context, l *link, confirmed confirmations) (gone bool) {
 	want, err := g.wanted(l.gateway)
 	if err != nil {
 		g.n.log.Error("cannot read the workloads", "err", err)
@@ -310,29 +323,29 @@ func (g *gateways) sync(ctx context.Context, l *link, confirmed map[mesh.Workloa
 		delete(confirmed, id)
 		g.n.m.Events.Publish(event.Event{Type: event.Tunnel, Name: "withdrawn", Peer: l.gateway, Subject: string(id)})
 	}
-	for id, name := range want {
-		if confirmed[id] {
+	for id, to := range want {
+		if confirmed[id] == to.run {
 			continue
 		}
 		var out wire.Published
-		err := g.n.m.Client.Do(ctx, l.gateway, wire.VerbPublish, wire.Publish{Workload: id, Name: name}, &out)
+		err := g.n.m.Client.Do(ctx, l.gateway, wire.VerbPublish, wire.Publish{Workload: id, Name: to.name}, &out)
 		if err != nil {
 			why := g.n.m.Trust.Name(l.gateway) + " refused: " + mesh.AsError(err).Msg
-			g.setURL(id, publication{gateway: l.gateway, err: why})
+			g.setURL(id, publication{gateway: l.gateway, run: to.run, err: why})
 			g.n.m.Events.Publish(event.Event{Type: event.Tunnel, Name: "refused", Peer: l.gateway, Subject: string(id), Rule: mesh.AsError(err).Rule, Detail: why})
 			g.n.log.Warn("cannot publish", "workload", id, "gateway", l.gateway, "err", err)
 			continue
 		}
-		confirmed[id] = true
-		g.setURL(id, publication{gateway: l.gateway, url: out.URL})
+		confirmed[id] = to.run
+		g.setURL(id, publication{gateway: l.gateway, run: to.run, url: out.URL})
 		g.n.m.Events.Publish(event.Event{Type: event.Tunnel, Name: "published", Peer: l.gateway, Subject: string(id), Detail: out.URL})
 	}
 	return gone
 }
 
 // wanted lists the workloads that this gateway should route now, with their names.
-func (g *gateways) wanted(gateway mesh.PeerID) (map[mesh.WorkloadID]string, error) {
-	want := map[mesh.WorkloadID]string{}
+func (g *gateways) wanted(gateway mesh.PeerID) (map[mesh.WorkloadID]route, error) {
+	want := map[mesh.WorkloadID]route{}
 	err := g.n.m.Store.View(func(tx *store.Tx) error {
 		return supervisor.Each(tx, func(r supervisor.Record) error {
 			if r.Publish == nil || r.Desired != supervisor.Run {
@@ -343,7 +356,7 @@ func (g *gateways) wanted(gateway mesh.PeerID) (map[mesh.WorkloadID]string, erro
 			_, ended := g.n.m.Trust.Ended(r.Workload.Owner)
 			// A paused one keeps its name: visitors hear that it is paused.
 			if up := st.State == mesh.Running || st.State == mesh.Paused; err == nil && to.Peer == gateway && up && !ended {
-				want[r.Workload.ID] = r.Workload.Spec.Name
+				want[r.Workload.ID] = route{r.Workload.Spec.Name, g.n.sup.Current(r.Workload.ID)}
 			}
 			return nil
 		})
@@ -352,14 +365,14 @@ func (g *gateways) wanted(gateway mesh.PeerID) (map[mesh.WorkloadID]string, erro
 }
 
 // forget drops the addresses that a broken connection stood for.
-func (g *gateways) forget(l *link, confirmed map[mesh.WorkloadID]bool) {
+func (g *gateways) forget(l *link, confirmed confirmations) {
 	clear(confirmed)
 	g.clear(l.gateway, func(mesh.WorkloadID) bool { return true })
 }
 
 // leave ends what a gateway carries that this machine does not use any more: its
 // open tunnels at once, the names as far as it still listens. ctx is the node's.
-func (g *gateways) leave(ctx context.Context, l *link, confirmed map[mesh.WorkloadID]bool) {
+func (g *gateways) leave(ctx context.Context, l *link, confirmed confirmations) {
 	for id := range confirmed {
 		g.n.tunnels.Drop(id)
 	}

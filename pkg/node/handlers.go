@@ -29,11 +29,11 @@ func (n *Node) onDeploy(ctx context.Context, c *request.Call) (request.Reply, er
 	if err := wire.DecodeBody(c.Body, &in); err != nil {
 		return request.Reply{}, err
 	}
-	w, ch, err := n.deploy(ctx, c.From, c.Grant, c.Digest, in.Spec)
+	out, ch, err := n.deploy(ctx, c.From, c.Grant, c.Digest, in)
 	if err != nil {
 		return request.Reply{}, err
 	}
-	return request.Reply{Body: wire.Accepted{Workload: w.ID, Spec: w.Spec}, Commit: ch.commit, After: ch.after}, nil
+	return request.Reply{Body: out.answer(), Commit: ch.commit, After: ch.after}, nil
 }
 
 func decodeRef(c *request.Call) (wire.Ref, error) {
@@ -142,6 +142,9 @@ const streamWrite = time.Minute
 func (n *Node) watch(ctx context.Context, who mesh.PeerID, id mesh.WorkloadID, emit func(wire.View) error) error {
 	const pause = 100 * time.Millisecond
 	var last wire.View
+	same := func(v wire.View) bool {
+		return v.Status == last.Status && v.Revision == last.Revision && (v.Update == nil) == (last.Update == nil) && (v.Update == nil || *v.Update == *last.Update)
+	}
 	var sent time.Time
 	for {
 		_, changed, _ := n.sup.Status(id) // nil without a keeper: never
@@ -153,8 +156,8 @@ func (n *Node) watch(ctx context.Context, who mesh.PeerID, id mesh.WorkloadID, e
 		v := n.view(r)
 		wait := time.Second
 		switch {
-		case v.Status == last.Status:
-		case furtherOnly(v.Status, last.Status) && time.Since(sent) < pause:
+		case same(v):
+		case v.Update == nil && furtherOnly(v.Status, last.Status) && time.Since(sent) < pause:
 			wait = pause - time.Since(sent)
 		default:
 			if err := emit(v); err != nil {
@@ -162,7 +165,7 @@ func (n *Node) watch(ctx context.Context, who mesh.PeerID, id mesh.WorkloadID, e
 			}
 			last, sent = v, time.Now()
 		}
-		if v.Status.State.Final() && r.Desired != supervisor.Remove {
+		if v.Status.State.Final() && (v.Update == nil || v.Update.Status.State.Final()) && r.Desired != supervisor.Remove {
 			return nil
 		}
 		poll := time.NewTimer(wait)

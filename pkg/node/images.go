@@ -122,8 +122,10 @@ func (n *Node) addImages(tx *store.Tx, who mesh.PeerID, u *admission.Usage) erro
 func imageUse(tx *store.Tx) (map[string]int, error) {
 	used := map[string]int{}
 	return used, supervisor.Each(tx, func(r supervisor.Record) error {
-		if r.Workload.Spec.Runtime == mesh.Container {
-			used[r.Workload.Spec.Image]++
+		for _, s := range r.Specs() {
+			if s.Runtime == mesh.Container {
+				used[s.Image]++
+			}
 		}
 		return nil
 	})

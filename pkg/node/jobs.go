@@ -27,7 +27,9 @@ import (
 // eachDigest finds the modules that something here still needs.
 func eachDigest(tx *store.Tx, used map[string]bool) error {
 	err := supervisor.Each(tx, func(r supervisor.Record) error {
-		used[r.Workload.Spec.Digest] = true
+		for _, s := range r.Specs() {
+			used[s.Digest] = true
+		}
 		return nil
 	})
 	if err != nil {

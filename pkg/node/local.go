@@ -69,14 +69,17 @@ func (n *Node) record(who mesh.PeerID, id mesh.WorkloadID) (r supervisor.Record,
 
 // view is a record with what is true of it now.
 func (n *Node) view(r supervisor.Record) wire.View {
-	st, _, ok := n.sup.Status(r.Workload.ID)
+	st, ok := n.sup.StatusOf(r.Workload.ID, r.Current())
+	if !ok {
+		st = mesh.Status{State: mesh.Pending, Reason: "waiting for its runtime"}
+	}
 	if !ok && r.Last.State != "" {
 		st = r.Last
 	}
-	st.URL, st.PublishError = n.gateways.url(r.Workload.ID, r.Publish)
+	st.URL, st.PublishError = n.gateways.url(r)
 	w := r.Workload
 	w.Spec.Publish = r.Publish
-	return wire.View{Workload: w, Status: st}
+	return wire.View{Workload: w, Status: st, Revision: r.Serving(), Update: n.updating(r)}
 }
 
 // grantOf is what who may do here. The local person may use all that this machine
@@ -89,74 +92,85 @@ func (n *Node) grantOf(who mesh.PeerID, g trust.Grant) trust.Grant {
 	return trust.Grant{Peer: who, Name: "self", Allow: trust.Deploy | trust.Observe, Quota: trust.Unbounded(p.Workloads, hostResources(p))}
 }
 
-// deploy accepts a workload, or refuses it by form, grant or policy.
-func (n *Node) deploy(ctx context.Context, who mesh.PeerID, g trust.Grant, request wire.Digest, spec mesh.Spec) (mesh.Workload, change, error) {
-	spec = spec.WithDefaults()
+// accepted is a workload that will run, and the number of its revision.
+type accepted struct {
+	work     mesh.Workload
+	revision int
+}
+
+func (a accepted) answer() wire.Accepted {
+	return wire.Accepted{Workload: a.work.ID, Spec: a.work.Spec, Revision: a.revision}
+}
+
+// deploy accepts a workload, or the next revision of one of that name, or refuses it
+// by form, grant or policy. Where a revision comes, the workload keeps its ID.
+func (n *Node) deploy(ctx context.Context, who mesh.PeerID, g trust.Grant, request wire.Digest, in wire.Deploy) (accepted, change, error) {
+	spec := in.Spec.WithDefaults()
 	if err := spec.Validate(); err != nil {
-		return mesh.Workload{}, change{}, err
+		return accepted{}, change{}, err
 	}
 	if spec.Runtime == mesh.Wasm {
 		if _, err := n.cfg.Modules.Path(spec.Digest); err != nil {
-			return mesh.Workload{}, change{}, err
+			return accepted{}, change{}, err
 		}
 	}
 	if spec.Publish != nil {
 		if _, err := n.gateways.find(spec.Publish.Gateway); err != nil {
-			return mesh.Workload{}, change{}, err
+			return accepted{}, change{}, err
 		}
 	}
 	policy := n.policy(ctx)
-	w := mesh.Workload{ID: mesh.NewWorkloadID(request), Owner: who, Spec: spec, Created: n.m.Now().UTC()}
-	var replaced []supervisor.Record
+	fresh := mesh.Workload{ID: mesh.NewWorkloadID(request), Owner: who, Spec: spec, Created: n.m.Now().UTC()}
+	out := accepted{fresh, 1}
+	err := n.m.Store.View(func(tx *store.Tx) error {
+		before, err := namesake(tx, who, spec.Name)
+		if before != nil {
+			out = accepted{before.With(spec), before.Following()}
+		}
+		return err
+	})
+	if err != nil {
+		return accepted{}, change{}, err
+	}
 	commit := func(tx *store.Tx) error {
-		replaced = nil
+		before, err := namesake(tx, who, spec.Name)
+		if err != nil {
+			return err
+		}
+		if before != nil {
+			next := supervisor.Next{Run: fresh.ID, Spec: spec, Publish: spec.Publish, Recreate: in.Recreate}
+			return n.update(tx, policy, who, g, *before, next, out, "")
+		}
+		if out.work.ID != fresh.ID {
+			return errMoved(spec.Name)
+		}
 		if err := n.decide(tx, policy, who, g, spec); err != nil {
 			return err
 		}
 		if err := pushedReady(tx, n.grantOf(who, g), spec); err != nil {
 			return err
 		}
-		var err error
-		if replaced, err = namesakes(tx, who, spec.Name); err != nil {
+		if err := supervisor.Put(tx, supervisor.Record{Workload: fresh, Desired: supervisor.Run, Publish: spec.Publish}); err != nil {
 			return err
 		}
-		for _, r := range replaced {
-			r.Desired = supervisor.Remove
-			if err := supervisor.Put(tx, r); err != nil {
-				return err
-			}
-		}
-		if err := supervisor.Put(tx, supervisor.Record{Workload: w, Desired: supervisor.Run, Publish: spec.Publish}); err != nil {
+		v := supervisor.Revision{Number: 1, Spec: spec, By: who, Time: fresh.Created, Served: true}
+		if err := supervisor.PutRevision(tx, fresh.ID, v, 1); err != nil {
 			return err
 		}
-		return n.note(tx, who, "deploy", w, describe(spec))
+		return n.note(tx, who, "deploy", fresh, describe(spec))
 	}
-	after := func() {
-		for _, r := range replaced {
-			n.sup.Kick(r.Workload.ID, r.Workload.Spec.Runtime)
-		}
-		n.sup.Kick(w.ID, spec.Runtime)
-		n.m.Events.Publish(event.Event{Type: event.Workload, Name: "deploy", Peer: who, Subject: string(w.ID), Detail: spec.Name})
-		n.log.Info("accepted a workload", "workload", w.ID, "name", spec.Name, "owner", who, "runtime", spec.Runtime)
-	}
-	return w, change{commit, after}, nil
+	return out, change{commit, n.begun(who, out)}, nil
 }
 
-// namesakes lists who's workloads of a name that a new one would replace: those
-// that failed. Any other is a conflict.
-func namesakes(tx *store.Tx, who mesh.PeerID, name string) (failed []supervisor.Record, err error) {
-	err = supervisor.Each(tx, func(r supervisor.Record) error {
-		if r.Workload.Owner != who || r.Workload.Spec.Name != name || r.Desired == supervisor.Remove {
-			return nil
-		}
-		if r.Last.State == mesh.Failed { // nothing of it runs, and nothing would by itself
-			failed = append(failed, r)
-			return nil
-		}
-		return mesh.Errorf(mesh.Conflict, "a workload called %q is there already (%s)", name, r.Workload.ID).
-			WithRule("workload.name").WithHint("choose another --name, or remove that one: peerctl rm %s", name)
-	})
-	return failed, err
+// begun is what follows once an accepted workload is on disk.
+func (n *Node) begun(who mesh.PeerID, a accepted) func() {
+	return func() {
+		w := a.work
+		n.sup.Kick(w.ID)
+		n.gateways.poke()
+		n.m.Events.Publish(event.Event{Type: event.Workload, Name: "deploy", Peer: who, Subject: string(w.ID), Detail: w.Spec.Name})
+		n.log.Info("accepted a workload", "workload", w.ID, "name", w.Spec.Name, "revision", a.revision, "owner", who, "runtime", w.Spec.Runtime)
+	}
 }
 
 func (n *Node) decide(tx *store.Tx, p admission.Policy, who mesh.PeerID, g trust.Grant, spec mesh.Spec) error {
@@ -182,14 +196,12 @@ func (n *Node) weigh(tx *store.Tx, p admission.Policy, who mesh.PeerID, g trust.
 // edit changes the record of a workload that who owns; action names the change in
 // the audit log.
 func (n *Node) edit(who mesh.PeerID, action string, id mesh.WorkloadID, f func(*supervisor.Record) error) change {
-	var kind mesh.Runtime
 	return change{
 		commit: func(tx *store.Tx) error {
 			r, err := n.owned(tx, who, id)
 			if err != nil {
 				return err
 			}
-			kind = r.Workload.Spec.Runtime
 			if err := f(&r); err != nil {
 				return err
 			}
@@ -199,7 +211,7 @@ func (n *Node) edit(who mesh.PeerID, action string, id mesh.WorkloadID, f func(*
 			return n.note(tx, who, action, r.Workload, "")
 		},
 		after: func() {
-			n.sup.Kick(id, kind)
+			n.sup.Kick(id)
 			n.gateways.poke()
 			n.m.Events.Publish(event.Event{Type: event.Workload, Name: action, Peer: who, Subject: string(id)})
 		},
@@ -298,17 +310,23 @@ func (n *Node) mayRoute(gateway mesh.PeerID, id mesh.WorkloadID) error {
 	return nil
 }
 
-func (n *Node) dial(ctx context.Context, id mesh.WorkloadID) (net.Conn, error) {
+// visit connects a visitor to the revision that serves. done is to be called when the
+// connection has ended: an update waits for it, for a while.
+func (n *Node) visit(ctx context.Context, id mesh.WorkloadID) (conn net.Conn, done func(), err error) {
 	r, err := n.record(n.m.Key.ID, id)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if h := n.hold(r.Workload); h.Level >= supervisor.Pause {
-		return refusal(h.Until, n.m.Now()), nil
+		return refusal(h.Until, n.m.Now()), func() {}, nil
 	}
-	t, err := n.sup.Task(id)
+	t, done, err := n.sup.Borrow(id)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return t.Dial(ctx)
+	if conn, err = t.Dial(ctx); err != nil {
+		done()
+		return nil, nil, err
+	}
+	return conn, done, nil
 }

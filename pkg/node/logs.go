@@ -18,8 +18,9 @@ import (
 	"peercompute/pkg/wire"
 )
 
-// logs is the log of a workload here that who may see.
-func (n *Node) logs(ctx context.Context, who mesh.PeerID, id mesh.WorkloadID, o driver.LogOptions) (driver.LogReader, error) {
+// logs is the log of a revision of a workload here that who may see; 0 = the one that
+// serves.
+func (n *Node) logs(ctx context.Context, who mesh.PeerID, id mesh.WorkloadID, revision int, o driver.LogOptions) (driver.LogReader, error) {
 	if o.Tail < 0 || !o.Stream.Valid() {
 		return nil, mesh.Errorf(mesh.Invalid, "a log is chosen by a number of lines and by stdout or stderr")
 	}
@@ -27,11 +28,15 @@ func (n *Node) logs(ctx context.Context, who mesh.PeerID, id mesh.WorkloadID, o 
 	if err != nil {
 		return nil, err
 	}
-	d := n.cfg.Runtimes[r.Workload.Spec.Runtime].Driver
-	if d == nil {
-		return nil, mesh.Errorf(mesh.Unsupported, "this node cannot run a %s", r.Workload.Spec.Runtime)
+	run, kind, err := r.RunOf(revision)
+	if err != nil {
+		return nil, err
 	}
-	return d.Logs(ctx, id, o)
+	d := n.cfg.Runtimes[kind].Driver
+	if d == nil {
+		return nil, mesh.Errorf(mesh.Unsupported, "this node cannot run a %s", kind)
+	}
+	return d.Logs(ctx, run, o)
 }
 
 func (n *Node) onLogs(_ context.Context, c *request.Call) (request.Reply, error) {
@@ -52,7 +57,7 @@ func (n *Node) onLogs(_ context.Context, c *request.Call) (request.Reply, error)
 	return request.Reply{Body: wire.Empty{}, Stream: func(ctx context.Context, s *peernet.Stream) error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		log, err := n.logs(ctx, c.From, in.Workload, o)
+		log, err := n.logs(ctx, c.From, in.Workload, in.Revision, o)
 		if err != nil {
 			return endWithError(s, err)
 		}
@@ -101,8 +106,8 @@ func sendEntries(s *peernet.Stream, log driver.LogReader) error {
 }
 
 // remoteLogs is a log that arrives as frames.
-func (n *Node) remoteLogs(ctx context.Context, p mesh.PeerID, id mesh.WorkloadID, o driver.LogOptions) (driver.LogReader, error) {
-	l := wire.Logs{Workload: id, Follow: o.Follow, Tail: o.Tail, Stream: o.Stream, Entries: true}
+func (n *Node) remoteLogs(ctx context.Context, p mesh.PeerID, id mesh.WorkloadID, revision int, o driver.LogOptions) (driver.LogReader, error) {
+	l := wire.Logs{Workload: id, Follow: o.Follow, Tail: o.Tail, Stream: o.Stream, Entries: true, Revision: revision}
 	if !o.Since.IsZero() {
 		l.Since = o.Since.UnixNano()
 	}
@@ -159,22 +164,22 @@ func (a *api) Logs(ctx context.Context, ref, peer string, o control.LogOptions) 
 	if err != nil {
 		return nil, err
 	}
-	return a.logsOf(ctx, d.Peer, d.View.Workload.ID, driver.LogOptions{Follow: o.Follow, Tail: o.Tail, Since: o.Since, Stream: o.Stream})
+	return a.logsOf(ctx, d.Peer, d.View.Workload.ID, 0, driver.LogOptions{Follow: o.Follow, Tail: o.Tail, Since: o.Since, Stream: o.Stream})
 }
 
-func (a *api) logsOf(ctx context.Context, p mesh.PeerID, id mesh.WorkloadID, o driver.LogOptions) (driver.LogReader, error) {
+func (a *api) logsOf(ctx context.Context, p mesh.PeerID, id mesh.WorkloadID, revision int, o driver.LogOptions) (driver.LogReader, error) {
 	if p == a.n.m.Key.ID {
-		return a.n.logs(ctx, p, id, o)
+		return a.n.logs(ctx, p, id, revision, o)
 	}
-	return a.n.remoteLogs(ctx, p, id, o)
+	return a.n.remoteLogs(ctx, p, id, revision, o)
 }
 
-// lastLines is the end of a workload's log, for a deploy that failed.
-func (a *api) lastLines(ctx context.Context, p mesh.PeerID, id mesh.WorkloadID) []string {
+// lastLines is the end of the log of a workload's revision, for a deploy that failed.
+func (a *api) lastLines(ctx context.Context, p mesh.PeerID, id mesh.WorkloadID, revision int) []string {
 	const lines, most = 20, 64 << 10
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	log, err := a.logsOf(ctx, p, id, driver.LogOptions{Tail: lines})
+	log, err := a.logsOf(ctx, p, id, revision, driver.LogOptions{Tail: lines})
 	if err != nil {
 		return nil
 	}

@@ -105,7 +105,7 @@ func New(cfg Config) (*Node, error) {
 	n.gateways = newGateways(n)
 	n.sup = supervisor.New(supervisor.Config{
 		Store: n.m.Store, Drivers: drivers, Log: n.log, Now: n.m.Now,
-		OnStatus: n.statusChanged, Hold: n.hold, OnEnd: n.fuel.ended,
+		OnStatus: n.statusChanged, Hold: n.hold, OnEnd: n.fuel.ended, OnSwitch: func(mesh.WorkloadID) { n.gateways.poke() },
 	})
 	n.m.OnTrust(n.gateways.poke)
 	n.m.OnTrust(n.lending.changed)
@@ -124,7 +124,7 @@ func New(cfg Config) (*Node, error) {
 	if err := n.openQueue(); err != nil {
 		return nil, err
 	}
-	n.tunnels, err = publish.New(publish.Config{Allow: n.mayRoute, Dial: n.dial, Log: n.log})
+	n.tunnels, err = publish.New(publish.Config{Allow: n.mayRoute, Dial: n.visit, Log: n.log})
 	return n, err
 }
 
@@ -234,7 +234,6 @@ func (n *Node) halt(ctx context.Context) ([]mesh.WorkloadID, error) {
 // had not ended. actor and why are for the record.
 func (n *Node) stopAll(ctx context.Context, actor, why string, which func(mesh.Workload) bool) ([]mesh.WorkloadID, error) {
 	var stopped []mesh.WorkloadID
-	runtimes := map[mesh.WorkloadID]mesh.Runtime{}
 	err := n.m.Store.Update(ctx, func(tx *store.Tx) error {
 		stopped = nil
 		var hit []supervisor.Record
@@ -253,7 +252,6 @@ func (n *Node) stopAll(ctx context.Context, actor, why string, which func(mesh.W
 				err = audit.Append(tx, n.entry(actor, "stop", r.Workload, why))
 			}
 			stopped = append(stopped, r.Workload.ID)
-			runtimes[r.Workload.ID] = r.Workload.Spec.Runtime
 		}
 		return err
 	})
@@ -263,7 +261,7 @@ func (n *Node) stopAll(ctx context.Context, actor, why string, which func(mesh.W
 	}
 	n.gateways.poke()
 	for _, id := range stopped {
-		n.sup.Kick(id, runtimes[id])
+		n.sup.Kick(id)
 	}
 	return stopped, err
 }
@@ -294,5 +292,7 @@ func (n *Node) handlers() map[wire.Verb]request.Handler {
 		wire.VerbPrune:     n.onPrune,
 		wire.VerbFindImage: n.onFindImage,
 		wire.VerbStats:     n.onStats,
+		wire.VerbHistory:   n.onHistory,
+		wire.VerbRollback:  n.onRollback,
 	}
 }

@@ -30,6 +30,10 @@ func (n *Node) rekey(tx *store.Tx, from, to mesh.PeerID) error {
 	var records []supervisor.Record
 	err := supervisor.Each(tx, func(r supervisor.Record) error {
 		owner, gateway, spec := move(&r.Workload.Owner), moveRef(r.Publish), moveRef(r.Workload.Spec.Publish)
+		if r.Next != nil {
+			next := moveRef(r.Next.Publish)
+			spec = moveRef(r.Next.Spec.Publish) || next || spec
+		}
 		if owner || gateway || spec {
 			records = append(records, r)
 		}
@@ -117,17 +121,17 @@ func (b *fuelBook) goOn(ctx context.Context) error {
 		return err
 	}
 	for _, t := range tasks {
-		var r supervisor.Record
+		var w mesh.Workload
 		err := b.n.m.Store.View(func(tx *store.Tx) (err error) {
-			r, err = supervisor.Get(tx, t.ID())
+			w, err = supervisor.FindRun(tx, t.ID())
 			return err
 		})
 		st, serr := t.Stats(ctx)
-		if err != nil || serr != nil || !b.lent(r.Workload) {
+		if err != nil || serr != nil || !b.lent(w) {
 			continue // nobody's, ended, or not counted
 		}
 		b.mu.Lock()
-		b.runs[t] = &burning{owner: r.Workload.Owner, job: r.Workload.Spec.Shape == mesh.Job, fuel: st.Fuel}
+		b.runs[t] = &burning{owner: w.Owner, job: w.Spec.Shape == mesh.Job, fuel: st.Fuel}
 		b.mu.Unlock()
 	}
 	return nil

@@ -29,8 +29,9 @@ type Config struct {
 	// Allow is asked for every stream whether this gateway may reach this
 	// workload now. Only nil allows.
 	Allow func(gateway mesh.PeerID, id mesh.WorkloadID) error
-	// Dial connects to the workload's port.
-	Dial func(ctx context.Context, id mesh.WorkloadID) (net.Conn, error)
+	// Dial connects to the workload's port. done is called once the connection has
+	// ended.
+	Dial func(ctx context.Context, id mesh.WorkloadID) (conn net.Conn, done func(), err error)
 	Log  *slog.Logger
 
 	MaxStreams    int           // streams at once of one gateway; 0 = 2048
@@ -102,17 +103,18 @@ func (t *Tunnels) Serve(ctx context.Context, gateway mesh.PeerID, s Stream) {
 		t.refuse(s, gateway, h.Workload, err)
 		return
 	}
-	conn, err := t.dial(ctx, h.Workload)
+	conn, done, err := t.dial(ctx, h.Workload)
 	if err != nil {
 		t.refuse(s, gateway, h.Workload, err)
 		return
 	}
+	defer done()
 	defer conn.Close()
 	_ = s.SetDeadline(time.Time{})
 	sp.run(ctx, socket.Wrap(conn))
 }
 
-func (t *Tunnels) dial(ctx context.Context, id mesh.WorkloadID) (net.Conn, error) {
+func (t *Tunnels) dial(ctx context.Context, id mesh.WorkloadID) (net.Conn, func(), error) {
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.DialTimeout)
 	defer cancel()
 	return t.cfg.Dial(ctx, id)

@@ -68,7 +68,7 @@ func config(cfg Config, conn net.Conn) Config {
 		cfg.Allow = func(mesh.PeerID, mesh.WorkloadID) error { return nil }
 	}
 	if cfg.Dial == nil {
-		cfg.Dial = func(context.Context, mesh.WorkloadID) (net.Conn, error) { return conn, nil }
+		cfg.Dial = func(context.Context, mesh.WorkloadID) (net.Conn, func(), error) { return conn, func() {}, nil }
 	}
 	return cfg
 }
@@ -192,7 +192,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		"not allowed": {Config{Allow: func(mesh.PeerID, mesh.WorkloadID) error {
 			return mesh.Errorf(mesh.Denied, "no").Because(secret)
-		}, Dial: func(context.Context, mesh.WorkloadID) (net.Conn, error) {
+		}, Dial: func(context.Context, mesh.WorkloadID) (net.Conn, func(), error) {
 			panic("dialled for a gateway that is not allowed")
 		}}, byte(mesh.Denied)},
 		"unknown": {Config{Allow: func(gw mesh.PeerID, id mesh.WorkloadID) error {
@@ -201,14 +201,14 @@ func TestRefusals(t *testing.T) {
 			}
 			return mesh.Errorf(mesh.NotFound, "no such workload")
 		}}, byte(mesh.NotFound)},
-		"does not listen": {Config{Dial: func(context.Context, mesh.WorkloadID) (net.Conn, error) {
-			return nil, mesh.Errorf(mesh.Unavailable, "refused")
+		"does not listen": {Config{Dial: func(context.Context, mesh.WorkloadID) (net.Conn, func(), error) {
+			return nil, nil, mesh.Errorf(mesh.Unavailable, "refused")
 		}}, byte(mesh.Unavailable)},
-		"does not answer": {Config{DialTimeout: 20 * time.Millisecond, Dial: func(ctx context.Context, _ mesh.WorkloadID) (net.Conn, error) {
+		"does not answer": {Config{DialTimeout: 20 * time.Millisecond, Dial: func(ctx context.Context, _ mesh.WorkloadID) (net.Conn, func(), error) {
 			<-ctx.Done()
-			return nil, ctx.Err()
+			return nil, nil, ctx.Err()
 		}}, byte(mesh.Timeout)},
-		"no kind": {Config{Dial: func(context.Context, mesh.WorkloadID) (net.Conn, error) { return nil, secret }}, byte(mesh.Internal)},
+		"no kind": {Config{Dial: func(context.Context, mesh.WorkloadID) (net.Conn, func(), error) { return nil, nil, secret }}, byte(mesh.Internal)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, _ := start(t, tc.cfg)

@@ -33,6 +33,7 @@ const (
 	Nonces      Bucket = "nonces"       // admission: peer, nonce → outcome
 	NonceExpiry Bucket = "nonce_expiry" // admission: expiry, peer, nonce → nothing
 	Workloads   Bucket = "workloads"    // supervisor: workload ID → record
+	Revisions   Bucket = "revisions"    // supervisor: workload ID, number → revision
 	Remote      Bucket = "remote"       // node: workloads that this node deployed elsewhere
 	Routes      Bucket = "routes"       // gateway: label → route
 	Denied      Bucket = "denied"       // trust: peer that knocked and was refused → until when
@@ -57,7 +58,7 @@ const (
 )
 
 var buckets = [...]Bucket{
-	Meta, TrustLog, TrustTasks, Invites, Nonces, NonceExpiry, Workloads, Remote, Routes, Lend, Audit, Fuel, Witness, Alarms, Denied, Keys,
+	Meta, TrustLog, TrustTasks, Invites, Nonces, NonceExpiry, Workloads, Revisions, Remote, Routes, Lend, Audit, Fuel, Witness, Alarms, Denied, Keys,
 	Receipts, ReceiptOrder, Accounts, Jobs, JobIndex, Outputs, AskedJobs, Crons, Images,
 }
 

@@ -113,7 +113,7 @@ func TestReadyIsHealthy(t *testing.T) {
 	w.clinic = &clinic{status: 503}
 	l := liveFor(t, st, w, time.Minute)
 	put(t, st, checked(mesh.RestartAlways, mesh.Health{Check: mesh.CheckHTTP, Path: "/"}))
-	l.Kick(id, mesh.Container)
+	l.Kick(id)
 	l.want(t, mesh.Starting)
 	for deadline := time.Now().Add(20 * time.Second); w.clinic.questions() < 3; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {

@@ -17,10 +17,11 @@ const (
 	firstAttempts = 3                // a workload that never answered is given up after this many
 )
 
-// keeper brings one workload to what its record wants.
+// keeper brings one run of a workload to what its record wants.
 type keeper struct {
 	sup    *Supervisor
-	id     mesh.WorkloadID
+	id     mesh.WorkloadID // of the workload
+	run    mesh.WorkloadID // under which the runtime knows this run
 	driver driver.Driver
 	kick   chan struct{}
 
@@ -28,7 +29,10 @@ type keeper struct {
 	status  mesh.Status
 	changed chan struct{}
 	task    driver.Task
-	work    mesh.Workload // of the task
+	work    mesh.Workload // of the task, as its runtime sees it
+	settled bool          // with no task: it was looked at, and nothing runs
+	lent    int           // connections that it was lent to
+	empty   chan struct{} // closed when lent becomes 0; nil = nobody waits
 }
 
 func (k *keeper) poke() {
@@ -58,17 +62,24 @@ func (k *keeper) update(f func(*mesh.Status)) mesh.Status {
 	s := k.status
 	k.mu.Unlock()
 	k.publish()
-	k.sup.cfg.OnStatus(k.id, s)
+	if k.reached() {
+		k.sup.cfg.OnStatus(k.id, s)
+	} else {
+		k.sup.stir(k.id)
+	}
 	return s
 }
 
+// reached reports whether this is the run that connections reach.
+func (k *keeper) reached() bool { return k.sup.keeper(k.id) == k }
+
 func (k *keeper) setTask(t driver.Task) {
 	k.mu.Lock()
-	k.task = t
+	k.task, k.settled = t, false
 	k.mu.Unlock()
 }
 
-func (k *keeper) run(ctx context.Context) {
+func (k *keeper) supervise(ctx context.Context) {
 	var h history
 	for ctx.Err() == nil {
 		r, err := k.load()
@@ -81,14 +92,34 @@ func (k *keeper) run(ctx context.Context) {
 			k.sup.cfg.Log.Error("cannot read a workload's record", "workload", k.id, "err", err)
 			return
 		}
+		if role := r.role(k.run); role != serving {
+			if k.beside(ctx, r, role, &h) {
+				return
+			}
+			continue
+		}
+		if !k.reached() {
+			k.sup.switchTo(k, r.Serving())
+		}
+		w := r.work(k.run)
 		switch {
 		case r.Desired == Remove:
-			if k.stop(ctx, r.Workload) && k.discard(ctx) && k.forget(ctx) {
+			if !k.stop(ctx, w) || !k.discard(ctx) {
+				continue
+			}
+			if r.Next != nil || len(r.Retired) > 0 { // they go first
+				k.idle(ctx)
+			} else if k.forget(ctx) {
 				return
 			}
 		case r.Desired == Stop:
-			if k.stop(ctx, r.Workload) {
+			if k.stop(ctx, w) {
 				k.finish(ctx, k.set(mesh.Stopped, ""))
+				k.idle(ctx)
+			}
+		case r.yields():
+			if k.stop(ctx, w) {
+				k.makeRoom(r)
 				k.idle(ctx)
 			}
 		case r.Last.State.Final():
@@ -99,12 +130,17 @@ func (k *keeper) run(ctx context.Context) {
 			k.update(func(s *mesh.Status) { *s = r.Last })
 			k.idle(ctx)
 		default:
-			if hold := k.sup.cfg.Hold(r.Workload); hold.Level != Free {
-				k.hold(ctx, r.Workload, hold, &h)
-			} else if k.thaw(ctx) {
-				k.pursue(ctx, r.Workload, &h)
-			}
+			k.goOn(ctx, w, &h)
 		}
+	}
+}
+
+// goOn runs the workload as far as the machine's owner lets it.
+func (k *keeper) goOn(ctx context.Context, w mesh.Workload, h *history) {
+	if hold := k.sup.cfg.Hold(w); hold.Level != Free {
+		k.hold(ctx, w, hold, h)
+	} else if k.thaw(ctx) {
+		k.pursue(ctx, w, h)
 	}
 }
 
@@ -127,7 +163,21 @@ func (k *keeper) finish(ctx context.Context, st mesh.Status) {
 		if err != nil {
 			return err
 		}
-		r.Last = st
+		switch r.role(k.run) {
+		case serving:
+			r.Last = st
+		case coming:
+			r.Next.Last = st
+			why := st.Reason
+			if why == "" {
+				why = string(st.State)
+			}
+			if err := editRevision(tx, k.id, r.Next.Revision, func(v *Revision) { v.Failure, v.Digest = why, st.Digest }); err != nil {
+				return err
+			}
+		default:
+			return nil
+		}
 		return Put(tx, r)
 	})
 	if err != nil && ctx.Err() == nil {
@@ -141,6 +191,7 @@ func (k *keeper) stop(ctx context.Context, w mesh.Workload) bool {
 	t := k.task
 	k.mu.Unlock()
 	if t == nil {
+		k.settle()
 		return true
 	}
 	k.set(mesh.Stopping, "")
@@ -155,17 +206,30 @@ func (k *keeper) stop(ctx context.Context, w mesh.Workload) bool {
 func (k *keeper) ended(w mesh.Workload, t driver.Task) {
 	k.sup.cfg.OnEnd(w, t)
 	k.setTask(nil)
+	k.settle()
+}
+
+// settle notes that nothing of the run executes.
+func (k *keeper) settle() {
+	k.mu.Lock()
+	k.settled = k.task == nil
+	k.mu.Unlock()
 }
 
 func (k *keeper) discard(ctx context.Context) bool {
-	if err := k.driver.Remove(ctx, k.id); err != nil {
+	if err := k.driver.Remove(ctx, k.run); err != nil {
 		return k.retry(ctx, "cannot remove it", err)
 	}
 	return true
 }
 
 func (k *keeper) forget(ctx context.Context) bool {
-	err := k.sup.cfg.Store.Update(ctx, func(tx *store.Tx) error { return tx.Delete(store.Workloads, []byte(k.id)) })
+	err := k.sup.cfg.Store.Update(ctx, func(tx *store.Tx) error {
+		if err := ForgetHistory(tx, k.id); err != nil {
+			return err
+		}
+		return tx.Delete(store.Workloads, []byte(k.id))
+	})
 	if err != nil {
 		return k.retry(ctx, "cannot remove its record", err)
 	}
@@ -192,6 +256,7 @@ type outcome struct {
 	exit  *mesh.Exit
 	err   error // it could not be started or watched
 	ready bool
+	moot  bool // the record wants something else by now
 	late  bool // it ran, and was ended because it did not become ready; err says so
 	old   bool // it was adopted: it had been ready, as far as anyone knows
 	ran   time.Duration
@@ -210,14 +275,14 @@ func (k *keeper) pursue(ctx context.Context, w mesh.Workload, h *history) {
 		case out = <-result:
 			waiting = false
 		case <-k.kick:
-			if r, err := k.load(); err != nil || !r.Holds() || k.mustYield(w) {
+			if r, err := k.load(); err != nil || !r.wants(k.run) || k.mustYield(w) {
 				cancel()
 				<-result
 				return
 			}
 		}
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || out.moot {
 		return
 	}
 	h.answered = h.answered || out.ready
@@ -288,11 +353,16 @@ func (k *keeper) once(ctx context.Context, w mesh.Workload) (out outcome) {
 		stopWaiting()
 		<-exited
 		k.ended(w, t)
-		return outcome{err: mesh.Errorf(mesh.Timeout, "%s within %s", why, k.sup.cfg.Ready), late: true, old: adopted}
+		return outcome{err: mesh.Errorf(mesh.Timeout, "%s within %s", why, k.sup.cfg.Ready), late: true, old: adopted && k.reached()}
 	}
 	var ill *sick
 	if ready {
 		k.running(w.Spec)
+		if !k.takeOver(ctx) {
+			stopWaiting()
+			<-exited
+			return outcome{moot: true}
+		}
 		ill = k.untilSick(waitCtx, t, w.Spec, exited)
 	}
 	if ill != nil {

@@ -26,6 +26,13 @@ type Record struct {
 	Desired  Desired           `json:"desired"`
 	Publish  *mesh.Publication `json:"publish,omitempty"` // the wish for a public name, as of now
 	Last     mesh.Status       `json:"last"`              // the last final status, or zero
+
+	// Of updates: see update.go.
+	Run      mesh.WorkloadID `json:"run,omitempty"`      // under which its runtime knows the revision that serves; empty = the workload's ID
+	Revision int             `json:"revision,omitempty"` // that serves; 0 = 1
+	Given    int             `json:"given,omitempty"`    // the highest number that a revision has had; 0 = 1
+	Next     *Next           `json:"next,omitempty"`     // the revision that is to take over
+	Retired  []Retired       `json:"retired,omitempty"`  // runs on their way out
 }
 
 // Holds reports whether the workload uses resources, or may again by itself.
@@ -58,13 +65,14 @@ func Each(tx *store.Tx, fn func(Record) error) error {
 }
 
 // Usage sums what peer and all peers together hold. Workloads of those that counts
-// does not name are left out; nil counts all.
+// does not name are left out; nil counts all. What is on its way in or out counts
+// beside what serves.
 func Usage(tx *store.Tx, peer mesh.PeerID, counts func(owner mesh.PeerID) bool) (u admission.Usage, err error) {
 	err = Each(tx, func(r Record) error {
-		if r.Holds() && (counts == nil || counts(r.Workload.Owner)) {
-			u.Host.Add(r.Workload.Spec)
+		if counts == nil || counts(r.Workload.Owner) {
+			r.AddTo(&u.Host)
 			if r.Workload.Owner == peer {
-				u.Peer.Add(r.Workload.Spec)
+				r.AddTo(&u.Peer)
 			}
 		}
 		return nil

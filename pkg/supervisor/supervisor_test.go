@@ -33,8 +33,12 @@ type world struct {
 	deaf     bool      // tasks never answer
 	exits    mesh.Exit // with die, how new tasks end at once
 	die      bool
-	pausable bool    // tasks can be frozen
-	clinic   *clinic // how tasks answer health checks; nil = they take no part
+	pausable bool                          // tasks can be frozen
+	deafRuns map[mesh.WorkloadID]bool      // runs that never answer
+	exitRuns map[mesh.WorkloadID]mesh.Exit // runs that end at once
+	onStart  func()                        // called with each start, under mu
+	onCall   func()                        // called with each start, stop and removal, under mu
+	clinic   *clinic                       // how tasks answer health checks; nil = they take no part
 }
 
 func newWorld() *world {
@@ -74,6 +78,13 @@ func (w *world) Start(_ context.Context, wl mesh.Workload) (driver.Task, error) 
 	if w.die {
 		t.end(w.exits)
 	}
+	if x, ends := w.exitRuns[wl.ID]; ends {
+		t.end(x)
+	}
+	if w.onStart != nil {
+		w.onStart()
+	}
+	w.called()
 	return w.seen(t), nil
 }
 
@@ -90,6 +101,7 @@ func (w *world) Adopt(context.Context) ([]driver.Task, error) {
 func (w *world) Remove(_ context.Context, id mesh.WorkloadID) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.called()
 	delete(w.tasks, id)
 	w.removed[id]++
 	return nil
@@ -111,6 +123,24 @@ func (w *world) task(id mesh.WorkloadID) *fakeTask {
 	return w.tasks[id]
 }
 
+func (w *world) called() {
+	if w.onCall != nil {
+		w.onCall()
+	}
+}
+
+// alive lists what has not ended; the caller holds mu.
+func (w *world) alive() (ids []mesh.WorkloadID) {
+	for id, t := range w.tasks {
+		if !closed(t.done) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+func (w *world) aliveNow() []mesh.WorkloadID { w.mu.Lock(); defer w.mu.Unlock(); return w.alive() }
+
 func (w *world) set(f func()) { w.mu.Lock(); defer w.mu.Unlock(); f() }
 
 func (t *fakeTask) end(x mesh.Exit) { t.once.Do(func() { t.exit = x; close(t.done) }) }
@@ -120,7 +150,7 @@ func (t *fakeTask) ID() mesh.WorkloadID { return t.id }
 func (t *fakeTask) Dial(context.Context) (net.Conn, error) {
 	t.w.mu.Lock()
 	defer t.w.mu.Unlock()
-	if t.w.deaf {
+	if t.w.deaf || t.w.deafRuns[t.id] || closed(t.done) {
 		return nil, mesh.Errorf(mesh.Unavailable, "nothing listens")
 	}
 	a, b := net.Pipe()
@@ -140,6 +170,7 @@ func (t *fakeTask) Wait(ctx context.Context) (mesh.Exit, error) {
 func (t *fakeTask) Stats(context.Context) (mesh.Stats, error) { return mesh.Stats{}, nil }
 
 func (t *fakeTask) Stop(context.Context, time.Duration) error {
+	t.w.set(t.w.called)
 	t.end(mesh.Exit{Code: 143})
 	return nil
 }
@@ -240,14 +271,14 @@ func (l *life) change(t *testing.T, st *store.Store, d Desired) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.Kick(id, mesh.Container)
+	l.Kick(id)
 }
 
 func TestRunStopRemove(t *testing.T) {
 	st, w := openStore(t), newWorld()
 	l := live(t, st, w)
 	put(t, st, record(mesh.RestartAlways))
-	l.Kick(id, mesh.Container)
+	l.Kick(id)
 	l.want(t, mesh.Running)
 	if _, err := l.Task(id); err != nil {
 		t.Fatal(err)
@@ -310,7 +341,7 @@ func TestNothingStartsBeforeAdoption(t *testing.T) {
 	w.adoptErr = errors.New("engine away")
 	put(t, st, record(mesh.RestartAlways))
 	l := live(t, st, w)
-	l.Kick(id, mesh.Container)
+	l.Kick(id)
 	time.Sleep(150 * time.Millisecond)
 	if w.starts(id) != 0 {
 		t.Fatal("started before it was known what runs")

@@ -15,9 +15,10 @@ type PutModuleReply struct {
 	Have bool `cbor:"1,keyasint"`
 }
 
-// Deploy asks to run a workload.
+// Deploy asks to run a workload, or where the asker has one of that name, to update it.
 type Deploy struct {
-	Spec mesh.Spec `cbor:"1,keyasint"`
+	Spec     mesh.Spec `cbor:"1,keyasint"`
+	Recreate bool      `cbor:"2,keyasint,omitempty"` // an update stops what runs before it starts the new one
 }
 
 // Explained is what the peer would decide of a deploy, rule by rule, in the order
@@ -31,6 +32,7 @@ type Explained struct {
 type Accepted struct {
 	Workload mesh.WorkloadID `cbor:"1,keyasint"`
 	Spec     mesh.Spec       `cbor:"2,keyasint"` // with defaults filled in
+	Revision int             `cbor:"3,keyasint,omitempty"`
 }
 
 // Ref names one workload (stop, remove, inspect, watch, hide).
@@ -43,6 +45,48 @@ type Ref struct {
 type View struct {
 	Workload mesh.Workload `cbor:"1,keyasint"`
 	Status   mesh.Status   `cbor:"2,keyasint"`
+	Revision int           `cbor:"10,keyasint,omitempty"` // that serves
+	Update   *Update       `cbor:"11,keyasint,omitempty"` // the one that is to take over, or could not
+}
+
+// Update is how a revision stands that does not serve.
+type Update struct {
+	Revision int         `cbor:"1,keyasint"`
+	Status   mesh.Status `cbor:"2,keyasint"`
+}
+
+// History is what a peer remembers of a workload's revisions.
+type History struct {
+	Revisions []Revision `cbor:"1,keyasint"` // oldest first
+	Truncated bool       `cbor:"2,keyasint,omitempty"`
+}
+
+// Revision is one version of a workload.
+type Revision struct {
+	Number  int         `cbor:"1,keyasint"`
+	Image   string      `cbor:"2,keyasint,omitempty"`
+	Digest  string      `cbor:"3,keyasint,omitempty"` // what ran, once it is known
+	By      mesh.PeerID `cbor:"4,keyasint"`
+	Time    int64       `cbor:"5,keyasint"`           // Unix ms
+	Outcome string      `cbor:"6,keyasint"`           // one of the Outcome words
+	Failure string      `cbor:"7,keyasint,omitempty"` // why it failed
+	Note    string      `cbor:"8,keyasint,omitempty"`
+}
+
+// The outcomes of a revision.
+const (
+	OutcomeServing  = "serving"
+	OutcomeComing   = "coming"   // it takes over once it is ready
+	OutcomeReplaced = "replaced" // it served
+	OutcomeFailed   = "failed"   // it never did
+	OutcomeGivenUp  = "given up" // it never did, because a later one was asked for
+)
+
+// Rollback asks for an earlier revision again.
+type Rollback struct {
+	Workload mesh.WorkloadID `cbor:"1,keyasint"`
+	To       int             `cbor:"2,keyasint,omitempty"` // 0 = the one that served before
+	Recreate bool            `cbor:"3,keyasint,omitempty"`
 }
 
 // List is empty: list all workloads of the asker.
@@ -58,10 +102,11 @@ type ListReply struct {
 type Logs struct {
 	Workload mesh.WorkloadID `cbor:"1,keyasint"`
 	Follow   bool            `cbor:"2,keyasint,omitempty"`
-	Tail     int             `cbor:"3,keyasint,omitempty"` // lines; 0 = all that is kept
-	Since    int64           `cbor:"4,keyasint,omitempty"` // Unix ns of the peer's clock; 0 = from the first that is kept
-	Stream   mesh.LogStream  `cbor:"5,keyasint,omitempty"` // one of the two only
-	Entries  bool            `cbor:"6,keyasint,omitempty"` // FrameLog instead of FrameStdout
+	Tail     int             `cbor:"3,keyasint,omitempty"`  // lines; 0 = all that is kept
+	Since    int64           `cbor:"4,keyasint,omitempty"`  // Unix ns of the peer's clock; 0 = from the first that is kept
+	Stream   mesh.LogStream  `cbor:"5,keyasint,omitempty"`  // one of the two only
+	Entries  bool            `cbor:"6,keyasint,omitempty"`  // FrameLog instead of FrameStdout
+	Revision int             `cbor:"10,keyasint,omitempty"` // 0 = the one that serves
 }
 
 // MaxLogText bounds the text of one entry, in bytes. Longer ones are sent in parts.

@@ -66,6 +66,8 @@ const (
 	VerbFindImage Verb = 33 // would a deploy find it there?
 	VerbForward   Verb = 34 // one connection to a port of a workload
 	VerbStats     Verb = 38 // what workloads use, once or again and again
+	VerbHistory   Verb = 44 // a workload's revisions
+	VerbRollback  Verb = 45 // make an earlier one serve again
 )
 
 var verbNames = map[Verb]string{
@@ -74,7 +76,7 @@ var verbNames = map[Verb]string{
 	VerbUnpublish: "unpublish", VerbExpose: "expose", VerbHide: "hide", VerbExplain: "explain", VerbRotate: "rotate",
 	VerbPutInput: "put-input", VerbSubmit: "submit-job", VerbListJobs: "list-jobs", VerbJob: "job", VerbJobOutput: "job-output",
 	VerbCancelJob: "cancel-job", VerbForward: "port-forward", VerbPushImage: "push-image", VerbImages: "images", VerbPrune: "prune-images",
-	VerbFindImage: "find-image", VerbStats: "stats",
+	VerbFindImage: "find-image", VerbStats: "stats", VerbHistory: "history", VerbRollback: "rollback",
 }
 
 // String is the verb's stable name; it is also part of the signed payload type.

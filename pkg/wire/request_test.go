@@ -271,7 +271,7 @@ func FuzzOpenRequest(f *testing.F) {
 }
 
 func FuzzBodies(f *testing.F) {
-	for _, body := range []any{Deploy{Spec: mesh.Spec{Name: "a"}.WithDefaults()}, PutModule{"sha256:", 3}, Ref{"a", true}, Logs{Workload: "a", Follow: true, Tail: 3, Since: 1, Stream: mesh.Stderr, Entries: true}, mesh.LogEntry{Stream: mesh.Stdout, Text: []byte("a")}, Forward{"a", 80}, Stats{Workloads: []mesh.WorkloadID{"a"}, Every: 1}, StatsReply{Workloads: []WorkloadStats{{Name: "a"}}}, ListReply{}, Run{Seed: []byte{1}, Whole: true}, Submit{Key: "a"}, JobOutput{Follow: true}, ListJobsReply{Jobs: []JobView{{Exit: &mesh.Exit{Trace: "f"}}}}} {
+	for _, body := range []any{Deploy{Spec: mesh.Spec{Name: "a"}.WithDefaults(), Recreate: true}, View{Update: &Update{Revision: 2}}, History{Revisions: []Revision{{Number: 1}}}, Rollback{"a", 1, true}, PutModule{"sha256:", 3}, Ref{"a", true}, Logs{Workload: "a", Follow: true, Tail: 3, Since: 1, Stream: mesh.Stderr, Entries: true, Revision: 2}, mesh.LogEntry{Stream: mesh.Stdout, Text: []byte("a")}, Forward{"a", 80}, Stats{Workloads: []mesh.WorkloadID{"a"}, Every: 1}, StatsReply{Workloads: []WorkloadStats{{Name: "a"}}}, ListReply{}, Run{Seed: []byte{1}, Whole: true}, Submit{Key: "a"}, JobOutput{Follow: true}, ListJobsReply{Jobs: []JobView{{Exit: &mesh.Exit{Trace: "f"}}}}} {
 		b, err := Marshal(body)
 		if err != nil {
 			f.Fatal(err)

@@ -175,8 +175,9 @@ func tunnel(ctx context.Context, home, gateway string, addrs []string, in *bufio
 			}
 			return nil
 		},
-		Dial: func(ctx context.Context, id mesh.WorkloadID) (net.Conn, error) {
-			return d.DialContext(ctx, "tcp", to[id])
+		Dial: func(ctx context.Context, id mesh.WorkloadID) (net.Conn, func(), error) {
+			c, err := d.DialContext(ctx, "tcp", to[id])
+			return c, func() {}, err
 		},
 	})
 	if err != nil {

@@ -132,8 +132,8 @@ func TestRefusalsExplain(t *testing.T) {
 
 	deploy(t, alice, wasm, "--peer", "bob", "--name", "one")
 	refused(t, alice.Ctl("deploy", wasm, "--peer", "bob", "--name", "two"), "bob refused", "[grant.workloads]", ask+" --max-workloads 2")
+	refused(t, alice.Ctl("deploy", wasm, "--peer", "bob", "--name", "one"), "bob refused", "[grant.workloads]", "--recreate", ask+" --max-workloads 2")
 	bob.Must("peers", "allow", "alice", "--max-workloads", "2") // live at once, no restart
-	refused(t, alice.Ctl("deploy", wasm, "--peer", "bob", "--name", "one"), "bob refused", "[workload.name]", "peerctl rm one")
 	deploy(t, alice, wasm, "--peer", "bob", "--name", "two")
 
 	refused(t, alice.Ctl("deploy", wasm, "--peer", "bob", "--name", "three", "--publish"), "bob", "[host.gateway]", "peers add")

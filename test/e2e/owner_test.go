@@ -23,7 +23,8 @@ func TestOnlyTheOwnerReachesAWorkload(t *testing.T) {
 	for verb, body := range map[wire.Verb]any{
 		wire.VerbStop: ref, wire.VerbRemove: ref, wire.VerbInspect: ref, wire.VerbWatch: ref, wire.VerbHide: ref,
 		wire.VerbLogs: wire.Logs{Workload: ref.Workload}, wire.VerbForward: wire.Forward{Workload: ref.Workload},
-		wire.VerbStats: wire.Stats{Workloads: []mesh.WorkloadID{ref.Workload}},
+		wire.VerbStats:   wire.Stats{Workloads: []mesh.WorkloadID{ref.Workload}},
+		wire.VerbHistory: ref, wire.VerbRollback: wire.Rollback{Workload: ref.Workload},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		st, err := s.Requests.Open(ctx, bob.ID(), verb, body, nil)

@@ -32,6 +32,7 @@ func bodies() map[wire.Verb]any {
 		wire.VerbPutModule: wire.PutModule{Digest: spec.Digest, Size: 100}, wire.VerbDeploy: wire.Deploy{Spec: spec}, wire.VerbList: wire.List{},
 		wire.VerbLogs: wire.Logs{Workload: id, Follow: true, Tail: 3}, wire.VerbRun: wire.Deploy{Spec: spec}, wire.VerbPublish: wire.Publish{Workload: id, Name: "hello"},
 		wire.VerbExpose: wire.Expose{Workload: id}, wire.VerbForward: wire.Forward{Workload: id, Port: 80},
+		wire.VerbHistory: wire.Ref{Workload: id}, wire.VerbRollback: wire.Rollback{Workload: id, To: 1},
 	}
 	for v := wire.Verb(1); !strings.HasPrefix(v.String(), "verb-"); v++ {
 		if all[v] == nil {

@@ -30,7 +30,7 @@ func (d *Driver) Prepare(ctx context.Context, w mesh.Workload, progress func(mes
 	if err != nil {
 		return "", err
 	}
-	img, err := d.findImage(ctx, e, ref, w.Spec.Digest)
+	img, err := d.findImage(ctx, e, ref, w.Spec.Digest, known(w)...)
 	if err != nil {
 		img, err = d.pullImage(ctx, e, ref, w.Spec.Digest, err, progress)
 	}
@@ -56,7 +56,15 @@ func (d *Driver) imageFor(ctx context.Context, e engine, w mesh.Workload) (image
 	if err != nil {
 		return image{}, err
 	}
-	return d.findImage(ctx, e, ref, w.Spec.Digest)
+	return d.findImage(ctx, e, ref, w.Spec.Digest, known(w)...)
+}
+
+// known is the ID of an image that w may have whatever its name means by now.
+func known(w mesh.Workload) []string {
+	if w.Again && mesh.ValidDigest(w.Spec.Digest) {
+		return []string{w.Spec.Digest}
+	}
+	return nil
 }
 
 // imageRef is a reference in the forms that the engine takes.
@@ -100,12 +108,14 @@ func (r imageRef) withDigest(digest string) (imageRef, bool) {
 }
 
 // findImage looks for the image on the engine. It fails with mesh.NotFound if it is
-// not there, and with mesh.Denied if it is, but is not what digest pins.
-func (d *Driver) findImage(ctx context.Context, e engine, ref imageRef, digest string) (image, error) {
+// not there, and with mesh.Denied if it is, but is not what digest pins. also are
+// further names to look under.
+func (d *Driver) findImage(ctx context.Context, e engine, ref imageRef, digest string, also ...string) (image, error) {
 	candidates := []string{ref.text}
 	if pin, ok := ref.withDigest(digest); ok {
 		candidates = append(candidates, pin.text)
 	}
+	candidates = append(candidates, also...)
 	missing := mesh.Errorf(mesh.NotFound, "the image %s is not on this machine", ref.text)
 	for _, text := range candidates {
 		got, err := d.inspectImage(ctx, text)
