@@ -179,7 +179,7 @@ func (n *Node) prune(who mesh.PeerID, g trust.Grant, gone *[]pushedImage) change
 			}
 			err = eachImage(tx, func(p pushedImage) error {
 				mine := who == n.m.Key.ID || p.Owner == g.First()
-				if mine && used[p.ref()] == 0 && p.State != imageArriving {
+				if mine && used[p.ref()] == 0 && !n.arrivals.busy(p) {
 					*gone = append(*gone, p)
 				}
 				return nil

@@ -368,6 +368,14 @@ func (a *arrivals) take(ctx context.Context, p pushedImage) (*arrival, error) {
 	}
 }
 
+// busy reports whether the image is just being received.
+func (a *arrivals) busy(p pushedImage) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	t := a.now[p.Owner]
+	return t != nil && t.id == p.Image.ID
+}
+
 func (t *arrival) end() {
 	t.cancel()
 	t.a.mu.Lock()
@@ -390,7 +398,7 @@ func (n *Node) onPrune(_ context.Context, c *request.Call) (request.Reply, error
 	images, used, err := n.imagesOf(c.From, c.Grant)
 	out := wire.PruneReply{Images: []wire.PushedImage{}}
 	for _, p := range images {
-		if used[p.ref()] == 0 && p.State != imageArriving {
+		if used[p.ref()] == 0 && !n.arrivals.busy(p) {
 			out.Images = append(out.Images, showImage(p, 0))
 		}
 	}

@@ -130,6 +130,11 @@ func pushMissingLayers(t *testing.T, host string) {
 	refused(t, carol.Ctl("deploy", got.Ref, "--peer", "bob", "--name", "thief"), "bob refused", "[grant.images]", "not one that you pushed")
 	refused(t, carol.Ctl("deploy", id, "--peer", "bob", "--name", "thief"), "not on this machine")
 
+	// What could not run is refused before it is sent, and so is what is too much.
+	refused(t, carol.Ctl("image", "push", dockertest.ForeignImage(t), "--peer", "bob"), "bob", "[host.platform]", "linux/s390x")
+	bob.Must("peers", "allow", "carol", "--disk", "1M")
+	refused(t, carol.Ctl("image", "push", base, "--peer", "bob"), "bob refused", "[grant.disk]", "--disk")
+
 	bob.Must("peers", "allow", "alice", "--images", "nginx")
 	refused(t, alice.Ctl("image", "push", ref, "--peer", "bob"), "bob refused", "[grant.images]", "--images nginx,pushed")
 	alice.Must("rm", "-f", "box")
