@@ -79,25 +79,26 @@ func eachImage(tx *store.Tx, fn func(pushedImage) error) error {
 }
 
 // imageDisk is what images take that peers pushed: of one owner, and of all. A part
-// that several images of an owner have counts once.
-func imageDisk(tx *store.Tx, owner mesh.PeerID) (parts map[string]bool, held, all int64, count int, err error) {
+// that several images of an owner have counts once; one whose size is told
+// differently is another, because only one of the two can be true.
+func imageDisk(tx *store.Tx, owner mesh.PeerID) (parts map[oci.Layer]bool, held, all int64, count int, err error) {
 	type own struct {
-		owner  mesh.PeerID
-		digest string
+		owner mesh.PeerID
+		part  oci.Layer
 	}
 	seen := map[own]bool{}
-	parts = map[string]bool{}
+	parts = map[oci.Layer]bool{}
 	err = eachImage(tx, func(p pushedImage) error {
 		if p.Owner == owner {
 			count++
 		}
 		for _, part := range p.Image.Parts() {
-			if k := (own{p.Owner, part.Digest}); !seen[k] {
+			if k := (own{p.Owner, part}); !seen[k] {
 				seen[k] = true
 				all += part.Size
 				if p.Owner == owner {
 					held += part.Size
-					parts[part.Digest] = true
+					parts[part] = true
 				}
 			}
 		}

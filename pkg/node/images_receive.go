@@ -115,7 +115,7 @@ func (n *Node) decidePush(tx *store.Tx, policy admission.Policy, who mesh.PeerID
 	}
 	var more int64
 	for _, p := range img.Parts() {
-		if !parts[p.Digest] {
+		if !parts[p] {
 			more += p.Size
 		}
 	}

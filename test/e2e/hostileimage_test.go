@@ -76,6 +76,14 @@ func TestHostilePush(t *testing.T) {
 	}
 	layer := dockertest.Layer(t, map[string][]byte{"file": noise(1000)})
 	good, config := hostileImage(t, layer)
+	// Announced once, but never sent: it is known, and does not let larger ones pass.
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	announced, err := s.Requests.Open(ctx, bob.ID(), wire.VerbPushImage, good, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	announced.Reset()
 	for name, c := range map[string]struct {
 		spoil func(*wire.PushImage)
 		rule  string
