@@ -85,7 +85,7 @@ func parseEnvFile(text string) ([]string, error) {
 	number := 0
 	for line := range strings.SplitSeq(text, "\n") {
 		number++
-		line = strings.TrimLeft(strings.TrimSuffix(line, "\r"), " \t")
+		line = strings.TrimLeft(strings.TrimRight(line, "\r"), " \t")
 		if line == "" || line[0] == '#' {
 			continue
 		}
