@@ -44,6 +44,7 @@ type fakeNode struct {
 	inputs    []string // of the jobs, by their place
 	began     time.Time
 	lends     control.Lend
+	crons     []control.Cron
 	alarms    []control.Alarm
 	rotated   mesh.PeerID // the new key, once there is one
 }
@@ -149,6 +150,7 @@ func (n *fakeNode) routes() http.Handler {
 		}
 	}))
 	n.jobRoutes(handle)
+	n.cronRoutes(handle)
 	mux.HandleFunc("POST /v1/jobs/{ref}/output", n.jobOutput)
 	mux.HandleFunc("GET /v1/workloads/{ref}/logs", n.logs)
 	handle("GET /v1/workloads/{ref}/history", n.history)

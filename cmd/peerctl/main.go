@@ -30,6 +30,7 @@ func commands() []command {
 		{groupWork, cmdExplain},
 		{groupWork, cmdRun},
 		{groupWork, cmdJob},
+		{groupWork, cmdCron},
 		{groupWork, cmdReceipts},
 		{groupWork, cmdVerify},
 		{groupWork, cmdBalance},

@@ -14,6 +14,7 @@ import (
 func (s *Server) jobRoutes(mux *http.ServeMux, get func(string, handler)) {
 	w := s.cfg.Workloads
 	s.balanceRoutes(get)
+	s.cronRoutes(get)
 	s.quorumRoutes(mux)
 	get("POST /v1/inputs", func(r *http.Request) (any, error) {
 		return w.UploadInput(r.Context(), io.LimitReader(r.Body, maxModule))

@@ -59,6 +59,7 @@ type Workloads interface {
 	History(ctx context.Context, ref, peer string) ([]Revision, error)
 	Rollback(ctx context.Context, ref, peer string, b Rollback, emit func(DeployEvent) error) error
 	Jobs
+	Crons
 	Sessions
 	Images
 }

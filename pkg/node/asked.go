@@ -72,18 +72,11 @@ func (a *api) SubmitJob(ctx context.Context, s control.SubmitJob) (control.Job, 
 	if err := spec.Validate(); err != nil {
 		return control.Job{}, err
 	}
-	order := asked{Spec: spec, Seed: driver.Seed(randomDigest()), Input: s.Input}
-	if s.Input != "" {
-		path, err := a.n.inputs.Path(s.Input)
-		if err != nil {
-			return control.Job{}, err
-		}
-		info, err := os.Stat(path)
-		if err != nil {
-			return control.Job{}, err
-		}
-		order.InputSize = info.Size()
+	size, err := a.n.inputSize(s.Input)
+	if err != nil {
+		return control.Job{}, err
 	}
+	order := asked{Spec: spec, Seed: driver.Seed(randomDigest()), Input: s.Input, InputSize: size}
 	if !s.Any {
 		p, err := a.where(s.Peer)
 		if err != nil {
@@ -93,12 +86,28 @@ func (a *api) SubmitJob(ctx context.Context, s control.SubmitJob) (control.Job, 
 		return a.n.queueOn(ctx, order, s.Key)
 	}
 	var job control.Job
-	err := a.n.tryHosts(ctx, func(g trust.Grant) (settled bool, err error) {
+	err = a.n.tryHosts(ctx, func(g trust.Grant) (settled bool, err error) {
 		order.Peer = g.Peer
 		job, err = a.n.queueOn(ctx, order, s.Key)
 		return false, err
 	})
 	return job, err
+}
+
+// inputSize is the size of an input that was uploaded; 0 of none.
+func (n *Node) inputSize(digest string) (int64, error) {
+	if digest == "" {
+		return 0, nil
+	}
+	path, err := n.inputs.Path(digest)
+	if err != nil {
+		return 0, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
 }
 
 // queueOn queues a job on a peer, which may be this machine.

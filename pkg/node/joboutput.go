@@ -15,7 +15,7 @@ import (
 
 // UploadInput keeps the input of a job that is to be queued.
 func (a *api) UploadInput(ctx context.Context, r io.Reader) (control.Input, error) {
-	digest, size, err := a.n.inputs.Put(ctx, r, "", nil)
+	digest, size, err := a.n.inputs.Put(ctx, r, "", a.n.cronInputs)
 	if err == nil && size == 0 {
 		return control.Input{}, nil
 	}
@@ -134,7 +134,7 @@ func (n *Node) outputThere(ctx context.Context, k asked, in wire.JobOutput, begi
 			WithHint("do not rely on the output; the receipt is kept as evidence: peerctl receipts show %s", out.ID)
 	}
 	if len(got.Record) > 0 {
-		if _, _, err := n.inputs.Put(ctx, bytes.NewReader(got.Record), "", nil); err != nil {
+		if _, _, err := n.inputs.Put(ctx, bytes.NewReader(got.Record), "", n.cronInputs); err != nil {
 			n.log.Warn("cannot keep what a job observed", "job", out.ID, "err", err)
 		}
 	}

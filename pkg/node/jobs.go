@@ -35,6 +35,9 @@ func eachDigest(tx *store.Tx, used map[string]bool) error {
 	if err != nil {
 		return err
 	}
+	if err := cronModules(tx, used); err != nil {
+		return err
+	}
 	return jobs.Each(tx, func(j jobs.Job) error {
 		if j.State != jobs.Done {
 			used[j.Spec.Digest] = true

@@ -14,6 +14,7 @@ import (
 	"peercompute/pkg/audit"
 	"peercompute/pkg/blob"
 	"peercompute/pkg/control"
+	"peercompute/pkg/cron"
 	"peercompute/pkg/driver"
 	"peercompute/pkg/jobs"
 	"peercompute/pkg/lend"
@@ -54,6 +55,7 @@ type Node struct {
 	tunnels  *publish.Tunnels
 	inputs   *blob.Store // what jobs read and observed, to repeat them
 	queue    *jobs.Queue
+	crons    *cron.Table
 
 	lending *lending
 	fuel    *fuelBook
@@ -124,6 +126,7 @@ func New(cfg Config) (*Node, error) {
 	if err := n.openQueue(); err != nil {
 		return nil, err
 	}
+	n.crons = newCrons(n)
 	n.tunnels, err = publish.New(publish.Config{Allow: n.mayRoute, Dial: n.visit, Log: n.log})
 	return n, err
 }
@@ -135,7 +138,7 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 	}
 	n.m.Net.Handle(wire.TunnelProtocol, func(ctx context.Context, s *peernet.Stream) { n.tunnels.Serve(ctx, s.Peer(), s) })
 	return n.m.Run(ctx, n.handlers(), &api{n}, member.Hooks{Withdraw: n.withdraw, Halt: n.halt, Status: n.status, Free: n.free, Usage: n.usages}, ready,
-		n.sup.Run, n.gateways.run, n.lending.run, n.fuel.run, n.queue.Run, n.sweepAsked, n.keepImages)
+		n.sup.Run, n.gateways.run, n.lending.run, n.fuel.run, n.queue.Run, n.sweepAsked, n.keepImages, n.crons.Run)
 }
 
 // runtimes lists what can run now. The answer is kept for a moment, because it

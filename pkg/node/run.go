@@ -305,11 +305,11 @@ func (n *Node) keepSeen(ctx context.Context, k *keeper, size uint64, record []by
 		if size == k.sum.Size() {
 			_, _, err = k.w.Keep(ctx, nil)
 		} else {
-			_, _, err = n.inputs.Put(ctx, k.w.Section(int64(size)), "", nil)
+			_, _, err = n.inputs.Put(ctx, k.w.Section(int64(size)), "", n.cronInputs)
 		}
 	}
 	if err == nil && len(record) > 0 {
-		_, _, err = n.inputs.Put(ctx, bytes.NewReader(record), "", nil)
+		_, _, err = n.inputs.Put(ctx, bytes.NewReader(record), "", n.cronInputs)
 	}
 	if err != nil {
 		n.log.Warn("cannot keep the input of a run; it cannot be repeated without it", "err", err)
