@@ -85,13 +85,22 @@ func TestUpdateSwitchesOver(t *testing.T) {
 	w.set(func() { w.deafRuns = map[mesh.WorkloadID]bool{second: true} })
 	l.next(t, st, Next{Run: second})
 	until(t, "the new revision starts", func() bool { return w.starts(second) == 1 })
-	if now, _, err := l.Borrow(id); err != nil || now.ID() != id {
+	if now, err := l.Task(id); err != nil || now.ID() != id {
 		t.Fatal("before the new revision is ready visitors reach", now, err)
 	}
 	w.set(func() { w.deafRuns = nil })
 	until(t, "the switch", func() bool { return get(t, st).Serving() == 2 })
 	until(t, "visitors reach the new revision", func() bool { now, err := l.Task(id); return err == nil && now.ID() == second })
-	if closed(w.task(id).done) {
+	running := old.(*fakeTask)
+	until(t, "the old revision waits for its connections", func() bool {
+		if closed(running.done) {
+			t.Fatal("the old revision was ended while a connection to it was open")
+		}
+		st, ok := l.StatusOf(id, id)
+		return ok && st.State == mesh.Stopping
+	})
+	time.Sleep(20 * time.Millisecond) // what must not happen has no moment to wait for
+	if closed(running.done) {
 		t.Fatal("the old revision was ended while a connection to it was open")
 	}
 	if st, _, ok := l.Status(id); !ok || st.State != mesh.Running {
@@ -99,6 +108,7 @@ func TestUpdateSwitchesOver(t *testing.T) {
 	}
 	giveBack()
 	giveBack() // counts once
+	until(t, "only the new revision is left", over(t, st, w, second))
 }
 
 func TestUpdateLeavesNothing(t *testing.T) {
