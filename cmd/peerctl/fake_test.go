@@ -126,6 +126,7 @@ func (n *fakeNode) routes() http.Handler {
 	n.journalRoutes(mux, handle)
 	n.imageRoutes(mux, handle)
 	handle("GET /v1/whoami", func(*http.Request) (any, error) { return n.whoami(), nil })
+	handle("GET /v1/doctor", func(*http.Request) (any, error) { return n.checks(), nil })
 	handle("GET /v1/status", func(*http.Request) (any, error) { return n.status(), nil })
 	handle("GET /v1/peers", func(*http.Request) (any, error) { return n.peers, nil })
 	handle("POST /v1/peers", n.addPeer)

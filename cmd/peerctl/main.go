@@ -55,6 +55,7 @@ func commands() []command {
 		{groupMesh, cmdUnlock},
 		{groupNode, cmdWhoami},
 		{groupNode, cmdStatus},
+		{groupNode, cmdDoctor},
 		{groupNode, cmdAlarms},
 		{groupNode, cmdIdentity},
 		{groupNode, cmdEvents},

@@ -39,7 +39,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(stderr), restoreCommand(os.Stdin, stderr), workerCommand(), versionCommand())
+	root.AddCommand(runCommand(stderr), doctorCommand(stdout), restoreCommand(os.Stdin, stderr), workerCommand(), versionCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

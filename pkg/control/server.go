@@ -36,6 +36,7 @@ type Members interface {
 	Unlock(ctx context.Context) (Lockdown, error)
 	Identity
 	Meeting
+	Doctor
 }
 
 // Workloads is what a node answers that runs workloads. Refs are names or unique
@@ -193,6 +194,7 @@ func (s *Server) routes() http.Handler {
 		return m.Join(r.Context(), j)
 	})
 	s.identityRoutes(get)
+	s.doctorRoutes(get)
 	s.backupRoutes(mux)
 	journalRoutes(mux, get, m)
 	s.meetingRoutes(mux, get)

@@ -98,6 +98,8 @@ type Hooks struct {
 	Usage func() (map[mesh.PeerID]control.Usage, error)
 	// Status completes the status of the node.
 	Status func(*control.Status)
+	// Checkup looks at what the role has besides; may be nil.
+	Checkup func(context.Context) []control.Check
 	// Free is what could still be lent now; nil if the node lends nothing.
 	Free func() *wire.Capacity
 }
