@@ -18,8 +18,35 @@ import (
 
 // pushes lets one image at a time go to each peer.
 type pushes struct {
-	mu   sync.Mutex
-	busy map[mesh.PeerID]chan struct{}
+	mu    sync.Mutex
+	busy  map[mesh.PeerID]chan struct{}
+	found map[foundImage]time.Time // what peers had, and until when they need not be asked again
+}
+
+type foundImage struct {
+	peer          mesh.PeerID
+	image, digest string
+}
+
+const (
+	foundFor = time.Minute
+	maxFound = 1024
+)
+
+// known reports whether the peer said of late that it finds the image.
+func (p *pushes) known(f foundImage, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return now.Before(p.found[f])
+}
+
+func (p *pushes) learn(f foundImage, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.found == nil || len(p.found) >= maxFound {
+		p.found = map[foundImage]time.Time{}
+	}
+	p.found[f] = now.Add(foundFor)
 }
 
 func (p *pushes) lock(ctx context.Context, to mesh.PeerID) (unlock func(), err error) {
@@ -83,8 +110,11 @@ func (n *Node) pushImage(ctx context.Context, p mesh.PeerID, name string, progre
 		return sentImage{}, err
 	}
 	defer os.RemoveAll(dir)
-	progress(mesh.Progress{What: "saving " + name})
-	img, err := d.Export(ctx, name, dir)
+	var img oci.Image
+	err = meanwhile(progress, "saving "+name, func() (err error) {
+		img, err = d.Export(ctx, name, dir)
+		return err
+	})
 	if err != nil {
 		return sentImage{}, err
 	}
@@ -158,9 +188,26 @@ func (n *Node) pushOnce(ctx context.Context, p mesh.PeerID, name, dir string, re
 			return n.elsewhere(p, mesh.Errorf(mesh.Unavailable, "the connection was lost while the image was sent").Because(err))
 		}
 	}
-	progress(mesh.Progress{What: n.m.Trust.Name(p) + " is unpacking " + name})
-	return n.elsewhere(p, <-end)
+	return n.elsewhere(p, meanwhile(progress, n.m.Trust.Name(p)+" is unpacking "+name, func() error { return <-end }))
 }
+
+// meanwhile reports a step again and again while it is done, whose length nobody knows.
+func meanwhile(progress func(mesh.Progress), what string, do func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	t := time.NewTicker(stepEach)
+	defer t.Stop()
+	for {
+		progress(mesh.Progress{What: what})
+		select {
+		case err := <-done:
+			return err
+		case <-t.C:
+		}
+	}
+}
+
+const stepEach = 500 * time.Millisecond
 
 // lastWord is how long a peer that takes no more has to say why.
 const lastWord = 5 * time.Second
@@ -256,6 +303,10 @@ func (n *Node) bringImage(ctx context.Context, p mesh.PeerID, spec mesh.Spec, pu
 // onlyHere reports whether this machine has an image that p could not come by. On
 // doubt it is left to the deploy to say what is wrong.
 func (n *Node) onlyHere(ctx context.Context, p mesh.PeerID, spec mesh.Spec) bool {
+	f := foundImage{p, spec.Image, spec.Digest}
+	if n.pushes.known(f, time.Now()) {
+		return false
+	}
 	d, err := n.engineImages()
 	if err != nil {
 		return false
@@ -265,6 +316,9 @@ func (n *Node) onlyHere(ctx context.Context, p mesh.PeerID, spec mesh.Spec) bool
 	}
 	var there wire.FindImageReply
 	err = n.ask(ctx, p, wire.VerbFindImage, wire.FindImage{Image: spec.Image, Digest: spec.Digest}, &there)
+	if err == nil && there.Here {
+		n.pushes.learn(f, time.Now())
+	}
 	return err == nil && !there.Here && !there.Pullable
 }
 

@@ -10,10 +10,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"peercompute/pkg/member"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/oci"
+	"peercompute/pkg/store"
 	"peercompute/pkg/wire"
 )
 
@@ -247,4 +249,64 @@ func FuzzParts(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Images follow their owner to another key, and keep their names.
+func TestImagesFollowTheirOwner(t *testing.T) {
+	st, err := store.Open(filepath.Join(t.TempDir(), store.FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	p, _ := anImage(t, aLayer(t, "a", 100))
+	q, _ := anImage(t, aLayer(t, "b", 100), aLayer(t, "a", 100))
+	next := mesh.PeerID("\x00\x24\x08\x01\x12\x20" + strings.Repeat("n", 32))
+	err = st.Update(t.Context(), func(tx *store.Tx) error {
+		return errors.Join(putImage(tx, p), putImage(tx, q), rekeyImages(tx, sender, next))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = st.View(func(tx *store.Tx) error {
+		for _, i := range []pushedImage{p, q} {
+			got, ok, err := getImage(tx, sender, i.Image.ID)
+			if err != nil || !ok || got.Peer != next || got.ref() != i.ref() {
+				t.Errorf("%+v %t %v", got, ok, err)
+			}
+		}
+		// A layer that both have counts once; with another size it is another.
+		parts, held, all, count, err := imageDisk(tx, sender)
+		if want := p.Image.ConfigSize + q.Image.Size(); held != want || all != want || count != 2 || len(parts) != 4 {
+			t.Errorf("%d of %d bytes in %d parts of %d images, want %d", held, all, len(parts), count, want)
+		}
+		if larger := (oci.Layer{Digest: p.Image.Layers[0].Digest, Size: 1 << 40}); parts[larger] {
+			t.Error("a part of another size is taken for one that is held")
+		}
+		if _, held, _, count, _ := imageDisk(tx, next); held != 0 || count != 0 {
+			t.Errorf("another holds %d bytes of %d images", held, count)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWhatPeersFoundIsForgotten(t *testing.T) {
+	var p pushes
+	now := time.Now()
+	f := foundImage{sender, "nginx", ""}
+	if p.known(f, now) {
+		t.Error("known before it was asked")
+	}
+	p.learn(f, now)
+	if !p.known(f, now) || p.known(f, now.Add(foundFor)) || p.known(foundImage{sender, "nginx", "sha256:x"}, now) {
+		t.Error("known for too short, too long or too much")
+	}
+	for i := range 2 * maxFound {
+		p.learn(foundImage{sender, strings.Repeat("x", i+1), ""}, now)
+	}
+	if len(p.found) > maxFound {
+		t.Errorf("%d are remembered", len(p.found))
+	}
 }
