@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"peercompute/pkg/control"
+	"peercompute/pkg/mesh"
 )
 
 func cmdImage(a *app) *cobra.Command {
@@ -38,6 +39,15 @@ func (a *app) showImages(images []control.Image) error {
 		t.row(i.Name, shortImage(i.ID), i.Owner, i.Peer, formatSize(i.Size), i.State, used, a.age(i.Created))
 	}
 	return t.flush()
+}
+
+// imageText is an image reference for people. That of a pushed image says nothing but
+// who pushed it, which is the workload's owner, and its ID.
+func imageText(ref string) string {
+	if _, id, ok := mesh.ParsePushed(ref); ok {
+		return "pushed, " + id
+	}
+	return ref
 }
 
 // shortImage is enough of an image's ID to tell it from others.

@@ -54,7 +54,7 @@ func (a *app) inspect(ctx context.Context, ref, peer string) error {
 		line("peer", fmt.Sprintf("%s (%s)", w.Peer, w.PeerID))
 		line("owner", fmt.Sprintf("%s (%s)", w.Owner, w.OwnerID))
 		line("kind", strings.TrimSuffix(fmt.Sprintf("%s %s", w.Kind, w.Shape), " "))
-		line("image", w.Image)
+		line("image", imageText(w.Image))
 		line("digest", w.Status.Digest)
 		if w.Spec != nil {
 			specLines(line, w)

@@ -29,19 +29,12 @@ import (
 
 // onPushImage judges an image by its description, and asks for what is missing.
 func (n *Node) onPushImage(ctx context.Context, c *request.Call) (request.Reply, error) {
-	var in wire.PushImage
-	if err := wire.DecodeBody(c.Body, &in); err != nil {
-		return request.Reply{}, err
-	}
-	img := oci.Image{ID: in.ID, ConfigSize: in.ConfigSize, OS: in.OS, Arch: in.Arch}
-	for _, l := range in.Layers {
-		img.Layers = append(img.Layers, oci.Layer{Digest: l.Digest, Size: l.Size})
-	}
-	if err := img.Check(maxImage); err != nil {
+	p, err := announced(c.Body)
+	if err != nil {
 		return request.Reply{}, err
 	}
 	policy := n.policy(ctx)
-	decide := func(tx *store.Tx) error { return n.decidePush(tx, policy, c.From, c.Grant, img) }
+	decide := func(tx *store.Tx) error { return n.decidePush(tx, policy, c.From, c.Grant, p.Image) }
 	if err := n.m.Store.View(decide); err != nil {
 		return request.Reply{}, err
 	}
@@ -49,11 +42,11 @@ func (n *Node) onPushImage(ctx context.Context, c *request.Call) (request.Reply,
 	if err != nil {
 		return request.Reply{}, err
 	}
-	if err := runsHere(ctx, d, img); err != nil {
+	if err := runsHere(ctx, d, p.Image); err != nil {
 		return request.Reply{}, err
 	}
 	now := n.m.Now().UTC()
-	p := pushedImage{Owner: c.Grant.First(), Peer: c.From, Image: img, Name: forPeople(in.Name), State: imageArriving, Created: now, Touched: now}
+	p.Owner, p.Peer, p.State, p.Created, p.Touched = c.Grant.First(), c.From, imageArriving, now, now
 	if have, err := n.imageHere(ctx, d, p); err != nil || have {
 		return request.Reply{Body: wire.PushImageReply{Ref: p.ref(), Have: true}, Commit: n.touchImage(p)}, err
 	}
@@ -93,6 +86,19 @@ func (n *Node) onPushImage(ctx context.Context, c *request.Call) (request.Reply,
 			return frame.Write(deadlineWriter{s}, wire.FrameEnd, nil)
 		},
 	}, nil
+}
+
+// announced reads what a peer says of an image, and judges its form.
+func announced(body []byte) (pushedImage, error) {
+	var in wire.PushImage
+	if err := wire.DecodeBody(body, &in); err != nil {
+		return pushedImage{}, err
+	}
+	img := oci.Image{ID: in.ID, ConfigSize: in.ConfigSize, OS: in.OS, Arch: in.Arch}
+	for _, l := range in.Layers {
+		img.Layers = append(img.Layers, oci.Layer{Digest: l.Digest, Size: l.Size})
+	}
+	return pushedImage{Image: img, Name: forPeople(in.Name)}, img.Check(maxImage)
 }
 
 // decidePush asks the rules about what an image would add.

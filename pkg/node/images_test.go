@@ -310,3 +310,34 @@ func TestWhatPeersFoundIsForgotten(t *testing.T) {
 		t.Errorf("%d are remembered", len(p.found))
 	}
 }
+
+// Whatever is announced, what passes is bounded.
+func FuzzAnnouncedImage(f *testing.F) {
+	p, _ := anImage(f, aLayer(f, "a", 100))
+	ask := wire.PushImage{ID: p.Image.ID, ConfigSize: p.Image.ConfigSize, OS: "linux", Arch: "amd64"}
+	for range 2 {
+		b, err := wire.Marshal(ask)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+		ask.Layers = []wire.ImagePart{{Digest: p.Image.Layers[0].Digest, Size: 1 << 62}, {Digest: p.Image.ID, Size: -1}}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		img, err := announced(b)
+		if err != nil {
+			return
+		}
+		if size := img.Image.Size(); size <= 0 || size > maxImage || len(img.Image.Layers) > oci.MaxLayers || len(img.Name) > 200 {
+			t.Errorf("an image of %d bytes passes: %+v", size, img)
+		}
+		for _, part := range img.Image.Parts() {
+			if !mesh.ValidDigest(part.Digest) || part.Size <= 0 {
+				t.Errorf("a part passes: %+v", part)
+			}
+		}
+		if _, _, err := img.Image.Manifest(); err != nil {
+			t.Errorf("it has no manifest: %v", err)
+		}
+	})
+}

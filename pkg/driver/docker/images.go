@@ -82,7 +82,7 @@ func (d *Driver) Forget(ctx context.Context, ref string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
 	defer cancel()
-	_, err := d.cli.ImageRemove(ctx, ref, api.RemoveOptions{PruneChildren: true})
+	_, err := d.cli.ImageRemove(ctx, ref, api.RemoveOptions{}) // and no parent of it, which would be somebody's build
 	switch {
 	case err == nil || errdefs.IsNotFound(err):
 		return nil
