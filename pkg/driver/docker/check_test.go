@@ -212,6 +212,20 @@ func TestJudgesTheRuntime(t *testing.T) {
 	}
 }
 
+// Where ports and egress cannot be, nothing starts that would wait for them.
+func TestSecludedRuntimeIsRefused(t *testing.T) {
+	d, err := New(Config{Node: testNode, Host: "unix://" + t.TempDir() + "/none.sock"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	d.engine = &engine{cpus: 2, secludes: true}
+	_, err = d.Start(t.Context(), mesh.Workload{ID: "aaaaaaaaaaaaaaaa", Spec: mesh.Spec{Name: "a", Runtime: mesh.Container, Image: "x", Network: "n"}})
+	if mesh.KindOf(errOr(err)) != mesh.Unsupported || !strings.Contains(mesh.AsError(err).Hint, "--network=host") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestLabels(t *testing.T) {
 	good := func() map[string]string {
 		return map[string]string{labelNode: testNode.String(), labelWorkload: "aaaaaaaaaaaaaaaa", labelPort: "80"}

@@ -44,7 +44,8 @@ func needEngine(t testing.TB) {
 
 func open(t testing.TB, node mesh.PeerID) *docker.Driver {
 	t.Helper()
-	d, err := docker.New(docker.Config{Node: node, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	host, runtime := dockertest.Chosen()
+	d, err := docker.New(docker.Config{Node: node, Host: host, Runtime: runtime, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -116,8 +116,9 @@ func (o *outside) at(addr string) string { return net.JoinHostPort(addr, o.port)
 // openTo is a driver whose workloads may connect to what their specs say.
 func openTo(t testing.TB, node mesh.PeerID, change func(*docker.Config)) *docker.Driver {
 	t.Helper()
+	host, runtime := dockertest.Chosen()
 	c := docker.Config{
-		Node: node, Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Node: node, Host: host, Runtime: runtime, Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 		MayConnect: func(mesh.PeerID, mesh.Spec) error { return nil },
 	}
 	if change != nil {

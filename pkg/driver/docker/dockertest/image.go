@@ -65,8 +65,20 @@ func Image(t testing.TB, dir string, changes ...string) (ref string) {
 	return ref
 }
 
+// Chosen is the engine that tests use, and the runtime that workloads have there,
+// empty = its default. Set, they let the same tests run under gVisor.
+func Chosen() (host, runtime string) {
+	if host = os.Getenv("PEERCOMPUTE_TEST_ENGINE"); host == "" {
+		host = client.DefaultDockerHost
+	}
+	return host, os.Getenv("PEERCOMPUTE_TEST_RUNTIME")
+}
+
 // Client is a client of the local engine that the test closes.
-func Client(t testing.TB) *client.Client { return ClientOf(t, client.DefaultDockerHost) }
+func Client(t testing.TB) *client.Client {
+	host, _ := Chosen()
+	return ClientOf(t, host)
+}
 
 // ClientOf is a client of the engine at an address.
 func ClientOf(t testing.TB, host string) *client.Client {
