@@ -23,6 +23,7 @@ func TestInterrupt(t *testing.T) {
 		{name: "logs", before: []string{"deploy", "hello:1"}, args: []string{"logs", "-f", "hello"}, silent: true},
 		{name: "deploy", args: []string{"deploy", "slow:1"}, after: "starting", says: "next: slow stays deployed; remove it with: peerctl rm -f slow"},
 		{name: "deploy json", args: []string{"deploy", "slow:1", "-o", "json"}, says: `{"error":{"kind":"canceled","message":"interrupted"`},
+		{name: "exec", before: []string{"deploy", "hello:1"}, args: []string{"exec", "hello", "--", "hang"}, silent: true},
 		{name: "top", before: []string{"deploy", "hello:1"}, args: []string{"top", "-o", "json"}, says: `{"error":{"kind":"canceled","message":"interrupted"`},
 		{name: "run", args: []string{"run", "testdata/job.wasm", "sleep"}, silent: true},
 	} {

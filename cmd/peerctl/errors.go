@@ -19,7 +19,7 @@ const (
 	exitOK          = 0
 	exitFailure     = 1
 	exitUsage       = 2
-	exitNotRun      = 125 // of run: the job was not run; any other status is the job's own
+	exitNotRun      = 125 // of run and exec: it was not run; any other status is the job's own
 	exitInterrupted = 130
 )
 
@@ -82,7 +82,7 @@ func (a *app) fail(ctx context.Context, cmd *cobra.Command, err error) int {
 	switch {
 	case ctx.Err() != nil:
 		return exitInterrupted
-	case cmd.Name() == "run":
+	case cmd.Name() == "run" || cmd.Name() == "exec":
 		return exitNotRun
 	case errors.As(err, &usage):
 		return exitUsage

@@ -15,6 +15,7 @@ import (
 
 func (n *fakeNode) sessionRoutes(mux *http.ServeMux, _ func(string, func(*http.Request) (any, error))) {
 	mux.HandleFunc("POST /v1/workloads/{ref}/forward", n.forward)
+	mux.HandleFunc("POST /v1/workloads/{ref}/exec", n.exec)
 	mux.HandleFunc("POST /v1/stats", n.stats)
 }
 
@@ -86,4 +87,47 @@ func (n *fakeNode) stats(w http.ResponseWriter, r *http.Request) {
 	}
 	n.waiting <- struct{}{}
 	<-r.Context().Done()
+}
+
+// exec plays programs: copy gives back its input, exit ends with a status, refuse is
+// refused, and hang never ends.
+func (n *fakeNode) exec(w http.ResponseWriter, r *http.Request) {
+	var e control.Exec
+	err := json.NewDecoder(r.Body).Decode(&e)
+	if err == nil {
+		n.mu.Lock()
+		_, err = n.find(r)
+		n.mu.Unlock()
+	}
+	if err == nil && e.Argv[0] == "refuse" {
+		err = mesh.Errorf(mesh.Denied, "you may not exec here").WithRule("grant.exec")
+	}
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	conn, in := hijack(w)
+	defer conn.Close()
+	end := func(status int) {
+		b, _ := json.Marshal(control.ExecExit{Status: status})
+		_ = frame.Write(conn, control.FrameExit, b)
+	}
+	switch e.Argv[0] {
+	case "copy":
+		for {
+			typ, b, err := frame.Read(in)
+			if err != nil || typ == control.FrameStdin && len(b) == 0 {
+				break
+			}
+			_ = frame.Write(conn, control.FrameCredit, []byte{0, 0, byte(len(b) >> 8), byte(len(b))})
+			_ = frame.Write(conn, control.FrameStdout, b)
+		}
+		_ = frame.Write(conn, control.FrameStderr, []byte("copied\n"))
+		end(0)
+	case "exit":
+		end(len(e.Argv))
+	case "hang":
+		n.waiting <- struct{}{}
+		_, _ = io.Copy(io.Discard, in)
+	}
 }

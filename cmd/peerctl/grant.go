@@ -12,7 +12,7 @@ import (
 )
 
 // rights are what a peer can be allowed to do here.
-func rights() []string { return []string{"observe", "deploy", "migrate", "route", "publish"} }
+func rights() []string { return []string{"observe", "deploy", "migrate", "route", "publish", "exec"} }
 
 // grantFlags are the flags of a grant; those that were not given change nothing.
 type grantFlags struct {

@@ -40,6 +40,7 @@ func commands() []command {
 		{groupWork, cmdLogs},
 		{groupWork, cmdStats},
 		{groupWork, cmdTop},
+		{groupWork, cmdExec},
 		{groupWork, cmdPortForward},
 		{groupWork, cmdHistory},
 		{groupWork, cmdRollback},

@@ -32,6 +32,9 @@ type Conn interface {
 type Sessions interface {
 	// Forward connects to a port of a workload; 0 is its own.
 	Forward(ctx context.Context, ref, peer string, port uint16) (Conn, error)
+	// Exec runs a program inside a workload and returns its exit status. begin is called
+	// once it may, for the streams; the program is killed when ctx ends.
+	Exec(ctx context.Context, ref, peer string, e Exec, begin func() (ExecStreams, error)) (int, error)
 	// Stats calls emit with a sample of each workload that q names, or of all that run,
 	// once or until ctx ends or emit fails.
 	Stats(ctx context.Context, q StatsQuery, emit func(StatsSample) error) error
@@ -39,6 +42,7 @@ type Sessions interface {
 
 func (s *Server) sessionRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("POST /v1/workloads/{ref}/forward", s.forward)
+	mux.HandleFunc("POST /v1/workloads/{ref}/exec", s.exec)
 	mux.HandleFunc("POST /v1/stats", s.stats)
 }
 

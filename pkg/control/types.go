@@ -24,7 +24,7 @@ type Whoami struct {
 // Grant is what a peer may do on this machine. Everything is off by default; a
 // zero quota means nothing of it.
 type Grant struct {
-	Allow     []string       `json:"allow"`     // of observe, deploy, migrate, route, publish; sorted
+	Allow     []string       `json:"allow"`     // of observe, deploy, migrate, route, publish, exec; sorted
 	Workloads int            `json:"workloads"` // at once
 	Resources mesh.Resources `json:"resources"` // sums over its workloads
 	Names     int            `json:"names"`     // public names at once (on a gateway)

@@ -297,5 +297,6 @@ func (n *Node) handlers() map[wire.Verb]request.Handler {
 		wire.VerbStats:     n.onStats,
 		wire.VerbHistory:   n.onHistory,
 		wire.VerbRollback:  n.onRollback,
+		wire.VerbExec:      n.onExec,
 	}
 }

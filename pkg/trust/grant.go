@@ -22,13 +22,14 @@ const (
 	Migrate                     // move durable agents here
 	Route                       // this gateway may open tunnels to published workloads here
 	Publish                     // on a gateway: may claim public names
-	allAllows = Observe | Deploy | Migrate | Route | Publish
+	Exec                        // may run programs inside its own containers here
+	allAllows = Observe | Deploy | Migrate | Route | Publish | Exec
 )
 
 var allowNames = []struct {
 	bit  Allow
 	name string
-}{{Observe, "observe"}, {Deploy, "deploy"}, {Migrate, "migrate"}, {Route, "route"}, {Publish, "publish"}}
+}{{Observe, "observe"}, {Deploy, "deploy"}, {Migrate, "migrate"}, {Route, "route"}, {Publish, "publish"}, {Exec, "exec"}}
 
 // Has reports whether every permission of want is in a.
 func (a Allow) Has(want Allow) bool { return want != 0 && a&want == want }
@@ -57,7 +58,7 @@ next:
 			}
 		}
 		return 0, mesh.Errorf(mesh.Invalid, "%q is not a permission", name).
-			WithHint("the permissions are: observe, deploy, migrate, route, publish")
+			WithHint("the permissions are: observe, deploy, migrate, route, publish, exec")
 	}
 	return a, nil
 }

@@ -150,4 +150,7 @@ const (
 
 	FrameLog   byte = 10 // CBOR mesh.LogEntry, of at most MaxLogText bytes of text
 	FrameStats byte = 11 // CBOR StatsReply
+
+	FrameResize byte = 12 // columns and rows of a terminal, two bytes each, big-endian
+	FrameCredit byte = 13 // how many bytes of input were taken, four bytes, big-endian
 )

@@ -65,6 +65,7 @@ const (
 	VerbPrune     Verb = 32 // of these, remove what no workload uses
 	VerbFindImage Verb = 33 // would a deploy find it there?
 	VerbForward   Verb = 34 // one connection to a port of a workload
+	VerbExec      Verb = 35 // run a program inside a workload
 	VerbStats     Verb = 38 // what workloads use, once or again and again
 	VerbHistory   Verb = 44 // a workload's revisions
 	VerbRollback  Verb = 45 // make an earlier one serve again
@@ -76,7 +77,7 @@ var verbNames = map[Verb]string{
 	VerbUnpublish: "unpublish", VerbExpose: "expose", VerbHide: "hide", VerbExplain: "explain", VerbRotate: "rotate",
 	VerbPutInput: "put-input", VerbSubmit: "submit-job", VerbListJobs: "list-jobs", VerbJob: "job", VerbJobOutput: "job-output",
 	VerbCancelJob: "cancel-job", VerbForward: "port-forward", VerbPushImage: "push-image", VerbImages: "images", VerbPrune: "prune-images",
-	VerbFindImage: "find-image", VerbStats: "stats", VerbHistory: "history", VerbRollback: "rollback",
+	VerbFindImage: "find-image", VerbStats: "stats", VerbHistory: "history", VerbRollback: "rollback", VerbExec: "exec",
 }
 
 // String is the verb's stable name; it is also part of the signed payload type.

@@ -271,7 +271,7 @@ func FuzzOpenRequest(f *testing.F) {
 }
 
 func FuzzBodies(f *testing.F) {
-	for _, body := range []any{Deploy{Spec: mesh.Spec{Name: "a"}.WithDefaults(), Recreate: true}, View{Update: &Update{Revision: 2}}, History{Revisions: []Revision{{Number: 1}}}, Rollback{"a", 1, true}, PutModule{"sha256:", 3}, Ref{"a", true}, Logs{Workload: "a", Follow: true, Tail: 3, Since: 1, Stream: mesh.Stderr, Entries: true, Revision: 2}, mesh.LogEntry{Stream: mesh.Stdout, Text: []byte("a")}, Forward{"a", 80}, Stats{Workloads: []mesh.WorkloadID{"a"}, Every: 1}, StatsReply{Workloads: []WorkloadStats{{Name: "a"}}}, ListReply{}, Run{Seed: []byte{1}, Whole: true}, Submit{Key: "a"}, JobOutput{Follow: true}, ListJobsReply{Jobs: []JobView{{Exit: &mesh.Exit{Trace: "f"}}}}} {
+	for _, body := range []any{Deploy{Spec: mesh.Spec{Name: "a"}.WithDefaults(), Recreate: true}, View{Update: &Update{Revision: 2}}, History{Revisions: []Revision{{Number: 1}}}, Rollback{"a", 1, true}, PutModule{"sha256:", 3}, Ref{"a", true}, Logs{Workload: "a", Follow: true, Tail: 3, Since: 1, Stream: mesh.Stderr, Entries: true, Revision: 2}, mesh.LogEntry{Stream: mesh.Stdout, Text: []byte("a")}, Forward{"a", 80}, Exec{Workload: "a", Argv: []string{"b"}, TTY: true}, Stats{Workloads: []mesh.WorkloadID{"a"}, Every: 1}, StatsReply{Workloads: []WorkloadStats{{Name: "a"}}}, ListReply{}, Run{Seed: []byte{1}, Whole: true}, Submit{Key: "a"}, JobOutput{Follow: true}, ListJobsReply{Jobs: []JobView{{Exit: &mesh.Exit{Trace: "f"}}}}} {
 		b, err := Marshal(body)
 		if err != nil {
 			f.Fatal(err)
@@ -280,7 +280,7 @@ func FuzzBodies(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, v := range []any{
-			new(mesh.LogEntry), new(Forward), new(Stats), new(StatsReply),
+			new(mesh.LogEntry), new(Forward), new(Stats), new(StatsReply), new(Exec),
 			new(Deploy), new(PutModule), new(Ref), new(Logs), new(Expose), new(Publish), new(ListReply), new(View), new(Error),
 			new(Run), new(PutInput), new(Submit), new(JobRef), new(JobOutput), new(JobView), new(ListJobsReply),
 		} {

@@ -27,7 +27,7 @@ type sender struct {
 func newSender(t *testing.T, bob *testmesh.Node) *sender {
 	t.Helper()
 	a := testmesh.NewActor(t, bob.Addrs()...)
-	bob.Must("peers", "add", a.Key.ID.String(), "--name", "actor", "--allow", "deploy", "--cpus", "8", "--memory", "4G", "--max-workloads", "20", "--requests", "10000/min")
+	bob.Must("peers", "add", a.Key.ID.String(), "--name", "actor", "--allow", "deploy,exec", "--cpus", "8", "--memory", "4G", "--max-workloads", "20", "--requests", "10000/min")
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	h, err := a.Hello(ctx, bob.ID())

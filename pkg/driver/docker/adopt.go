@@ -143,6 +143,7 @@ func (d *Driver) adopt(ctx context.Context, got container.InspectResponse, ways 
 	if err != nil {
 		return nil, err
 	}
+	d.endExecs(ctx, got)
 	return d.task(got, workload, port, y), nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -17,11 +18,11 @@ import (
 //	actor keep N          writes N bytes to /tmp/kept and serves
 //	actor rights          prints what /proc says of its own rights
 //	actor copy            copies stdin to stdout, then says to stderr how much
-//	actor hang            ignores what asks it to end, says "ready" and waits for ever
-//	actor spawn           starts a hang as its child and is one itself
+//	actor linger            ignores what asks it to end, says "ready" and waits for ever
+//	actor spawn           starts a linger as its child and is one itself
 //	actor flood           writes to stdout for ever
 //	actor size            prints the size of its terminal at each change
-//	actor processes       prints how many processes there are
+//	actor processes       prints how many processes live
 func daily(args []string) bool {
 	switch args[0] {
 	case "keep":
@@ -44,16 +45,18 @@ func daily(args []string) bool {
 		fmt.Fprintf(os.Stderr, "%d bytes\n", n)
 		code, _ := strconv.Atoi(args[1])
 		os.Exit(code)
-	case "spawn", "hang":
+	case "spawn", "linger":
 		signal.Ignore(syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
 		if args[0] == "spawn" {
-			if err := exec.Command("/proc/self/exe", "hang").Start(); err != nil {
+			if err := exec.Command("/proc/self/exe", "linger").Start(); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 				os.Exit(1)
 			}
 		}
 		fmt.Println("ready")
-		<-make(chan struct{})
+		for {
+			time.Sleep(time.Hour)
+		}
 	case "flood":
 		for {
 			if _, err := os.Stdout.Write(make([]byte, 32<<10)); err != nil {
@@ -73,7 +76,9 @@ func daily(args []string) bool {
 		all, _ := os.ReadDir("/proc")
 		n := 0
 		for _, e := range all {
-			if _, err := strconv.Atoi(e.Name()); err == nil {
+			st, err := os.ReadFile("/proc/" + e.Name() + "/stat")
+			// What was killed stays as a zombie where nobody waits for it.
+			if _, noPID := strconv.Atoi(e.Name()); noPID == nil && err == nil && !strings.Contains(string(st), ") Z ") {
 				n++
 			}
 		}
