@@ -509,6 +509,20 @@ func TestNetworks(t *testing.T) {
 			t.Errorf("another owner's workload learns of %s: %s", name, got)
 		}
 	}
+	// Another of the same name takes over only when the first is gone.
+	was := call(t, web, "lookup", "name", "db")
+	next := in(alice, "db", "shop")
+	for range 20 {
+		if got := call(t, web, "lookup", "name", "db"); got != was {
+			t.Fatalf("db means %s, meant %s", got, was)
+		}
+	}
+	if err := d.Remove(t.Context(), db.ID()); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := call(t, web, "lookup", "name", "db"), docker.AddressOf(next).Addr().String(); got != want {
+		t.Errorf("db means %s, want %s", got, want)
+	}
 	// It holds after a restart, when only labels tell who is whose.
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
@@ -522,8 +536,12 @@ func TestNetworks(t *testing.T) {
 	for _, task := range tasks {
 		byID[task.ID()] = task
 	}
-	// Without the hook, the former key is another owner.
-	if got := call(t, byID[web.ID()], "tcp", "to", "db:9000"); got == "pong" {
-		t.Error("another owner's workload is reached after a restart")
+	if got := call(t, byID[web.ID()], "tcp", "to", "db:9000"); got != "pong" {
+		t.Errorf("after a restart: %s", got)
+	}
+	for _, victim := range []driver.Task{other, theirs} {
+		if got := call(t, byID[web.ID()], "tcp", "to", docker.AddressOf(byID[victim.ID()]).Addr().String()+":9000"); got == "pong" {
+			t.Error("another's workload is reached after a restart")
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/docker/docker/api/types/container"
 
@@ -67,7 +68,7 @@ func (d *Driver) openSandbox(ctx context.Context, e engine, w mesh.Workload) (_ 
 	if err != nil {
 		return nil, err
 	}
-	y := d.newWay(w, "", netip.Addr{})
+	y := d.newWay(w, "", netip.Addr{}, d.now())
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, y.close())
@@ -139,7 +140,11 @@ func (d *Driver) reopen(got container.InspectResponse) (*way, error) {
 	if h := labels[labelHosts]; h != "" {
 		w.Spec.Hosts = strings.Split(h, ",")
 	}
-	y := d.newWay(w, got.ID, addr)
+	since, err := time.Parse(time.RFC3339Nano, got.Created)
+	if err != nil {
+		return nil, err
+	}
+	y := d.newWay(w, got.ID, addr, since)
 	if err := y.open(got.NetworkSettings.SandboxKey); err != nil {
 		return nil, errors.Join(err, y.close())
 	}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"peercompute/pkg/driver/docker/internal/usernet"
 	"peercompute/pkg/mesh"
@@ -26,6 +27,7 @@ type way struct {
 	driver  *Driver
 	work    mesh.Workload // of the spec only what is said of egress, and the name
 	address netip.Addr
+	since   time.Time          // when its sandbox was made
 	hosts   map[mesh.Host]bool // the allow-list
 	names   []string           // the names on it, each of which has its address inside
 
@@ -36,8 +38,8 @@ type way struct {
 }
 
 // newWay makes the way of w, not open yet, at an address; none = one that is free.
-func (d *Driver) newWay(w mesh.Workload, sandbox string, at netip.Addr) *way {
-	y := &way{driver: d, work: w, sandbox: sandbox, address: at, hosts: map[mesh.Host]bool{}}
+func (d *Driver) newWay(w mesh.Workload, sandbox string, at netip.Addr, since time.Time) *way {
+	y := &way{driver: d, work: w, sandbox: sandbox, address: at, since: since, hosts: map[mesh.Host]bool{}}
 	for _, text := range w.Spec.Hosts {
 		if h, err := mesh.ParseHost(text); err == nil {
 			y.hosts[h] = true
@@ -187,7 +189,8 @@ func (y *way) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
 }
 
 // neighbour is another workload of the same owner in the same network, if one of them
-// is what is looked for.
+// is what is looked for: the one that was there first, so that a name goes on meaning
+// the old one while a new one takes its place.
 func (y *way) neighbour(is func(*way) bool) *way {
 	if y.work.Spec.Network == "" {
 		return nil
@@ -201,6 +204,7 @@ func (y *way) neighbour(is func(*way) bool) *way {
 		}
 	}
 	d.mu.Unlock()
+	slices.SortFunc(found, func(a, b *way) int { return a.since.Compare(b.since) })
 	owner := d.ownerNow(y.work.Owner)
 	for _, o := range found {
 		if d.ownerNow(o.work.Owner) == owner {
