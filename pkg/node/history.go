@@ -166,6 +166,22 @@ func (a *api) History(ctx context.Context, ref, peer string) ([]control.Revision
 	return out, err
 }
 
+// bringModule sends the module of the revision to go back to, which its peer may have
+// dropped for room, if it is kept here. It reports whether anything was sent.
+func (a *api) bringModule(ctx context.Context, p mesh.PeerID, b wire.Rollback, emit func(control.DeployEvent) error) bool {
+	var got wire.History
+	if err := a.n.ask(ctx, p, wire.VerbHistory, wire.Ref{Workload: b.Workload}, &got); err != nil {
+		return false
+	}
+	for _, v := range slices.Backward(got.Revisions) {
+		if b.To == 0 && v.Outcome == wire.OutcomeReplaced || b.To != 0 && v.Number == b.To {
+			err := a.n.sendModule(ctx, p, v.Digest, func(pr mesh.Progress) { _ = emit(control.DeployEvent{Progress: &pr}) })
+			return err == nil
+		}
+	}
+	return false
+}
+
 // Rollback makes an earlier revision serve again.
 func (a *api) Rollback(ctx context.Context, ref, peer string, b control.Rollback, emit func(control.DeployEvent) error) error {
 	d, err := a.find(ctx, ref, peer)
@@ -184,8 +200,16 @@ func (a *api) Rollback(ctx context.Context, ref, peer string, b control.Rollback
 			return err
 		}
 		ok = out.answer()
-	} else if err := n.ask(ctx, d.Peer, wire.VerbRollback, in, &ok); err != nil {
-		return err
+	} else {
+		err := n.ask(ctx, d.Peer, wire.VerbRollback, in, &ok)
+		if mesh.KindOf(err) == mesh.NotFound && d.View.Workload.Spec.Runtime == mesh.Wasm {
+			if a.bringModule(ctx, d.Peer, in, emit) {
+				err = n.ask(ctx, d.Peer, wire.VerbRollback, in, &ok)
+			}
+		}
+		if err != nil {
+			return err
+		}
 	}
 	v := d.View
 	v.Workload.Spec = ok.Spec

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -224,8 +226,20 @@ func TestRollbackIsJudgedAnew(t *testing.T) {
 		t.Errorf("history: %+v", h)
 	}
 	bob.Must("peers", "allow", "alice", "--images", "any")
-	alice.Must("rollback", "guest")
+	// A module that bob has dropped since comes from alice again, as long as she has it.
+	drop := func(n *testmesh.Node) {
+		file := filepath.Join(n.Home, "modules", strings.TrimPrefix(history(t, alice, "guest")[0].Digest, "sha256:")+".wasm")
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	drop(bob)
+	alice.Must("rollback", "guest", "--to", "1")
 	if h := history(t, bob, "guest"); len(h) != 3 || h[2].By != "alice" {
 		t.Errorf("bob's history: %+v", h)
 	}
+	alice.Must("rollback", "guest")
+	drop(bob)
+	drop(alice)
+	refused(t, alice.Ctl("rollback", "guest", "--to", "1"), "bob", "module")
 }
