@@ -142,6 +142,10 @@ func (n *fakeNode) routes() http.Handler {
 	handle("GET /v1/workloads", n.list)
 	handle("GET /v1/workloads/{ref}", n.inspect)
 	handle("DELETE /v1/workloads/{ref}", n.remove)
+	handle("POST /v1/workloads/{ref}/restart", n.change(func(w *control.Workload, _ *http.Request) {
+		w.Status.Restarts++
+		setState(w, mesh.Running)
+	}))
 	handle("POST /v1/workloads/{ref}/stop", n.change(func(w *control.Workload, _ *http.Request) { setState(w, mesh.Stopped) }))
 	handle("DELETE /v1/workloads/{ref}/publish", n.change(func(w *control.Workload, _ *http.Request) { w.URL = "" }))
 	handle("POST /v1/workloads/{ref}/publish", n.change(func(w *control.Workload, r *http.Request) {

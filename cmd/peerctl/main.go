@@ -44,6 +44,7 @@ func commands() []command {
 		{groupWork, cmdPortForward},
 		{groupWork, cmdHistory},
 		{groupWork, cmdRollback},
+		{groupWork, cmdRestart},
 		{groupWork, cmdStop},
 		{groupWork, cmdRm},
 		{groupWork, cmdPublish},

@@ -206,6 +206,11 @@ func (c *Client) Stop(ctx context.Context, ref, peer string) (w Workload, err er
 	return w, c.call(ctx, "POST", workloadPath(ref, "/stop", peer), nil, &w)
 }
 
+// Restart ends the run of a workload and begins another.
+func (c *Client) Restart(ctx context.Context, ref, peer string) (w Workload, err error) {
+	return w, c.call(ctx, "POST", workloadPath(ref, "/restart", peer), nil, &w)
+}
+
 // Remove deletes a workload; a running one is stopped first only with force.
 func (c *Client) Remove(ctx context.Context, ref, peer string, force bool) (w Workload, err error) {
 	return w, c.call(ctx, "DELETE", workloadPath(ref, "", peer)+"&force="+strconv.FormatBool(force), nil, &w)

@@ -53,6 +53,7 @@ type Workloads interface {
 	Workloads(ctx context.Context, peer string) ([]Workload, error)
 	Workload(ctx context.Context, ref, peer string) (Workload, error)
 	Stop(ctx context.Context, ref, peer string) (Workload, error)
+	Restart(ctx context.Context, ref, peer string) (Workload, error)
 	Remove(ctx context.Context, ref, peer string, force bool) (Workload, error)
 	Publish(ctx context.Context, ref, peer string, p Publish) (Workload, error)
 	Unpublish(ctx context.Context, ref, peer string) (Workload, error)
@@ -242,6 +243,10 @@ func (s *Server) workloadRoutes(mux *http.ServeMux, get func(string, handler)) {
 	get("POST /v1/workloads/{ref}/stop", func(r *http.Request) (any, error) {
 		name, peer := ref(r)
 		return w.Stop(r.Context(), name, peer)
+	})
+	get("POST /v1/workloads/{ref}/restart", func(r *http.Request) (any, error) {
+		name, peer := ref(r)
+		return w.Restart(r.Context(), name, peer)
 	})
 	get("DELETE /v1/workloads/{ref}", func(r *http.Request) (any, error) {
 		name, peer := ref(r)

@@ -298,5 +298,6 @@ func (n *Node) handlers() map[wire.Verb]request.Handler {
 		wire.VerbHistory:   n.onHistory,
 		wire.VerbRollback:  n.onRollback,
 		wire.VerbExec:      n.onExec,
+		wire.VerbRestart:   n.onRestart,
 	}
 }

@@ -122,6 +122,10 @@ func (k *keeper) supervise(ctx context.Context) {
 				k.makeRoom(r)
 				k.idle(ctx)
 			}
+		case r.Restart != r.Restarted:
+			if k.stop(ctx, w) && k.begun(ctx, r.Restart) {
+				h = history{}
+			}
 		case r.Last.State.Final():
 			if r.Last.State == mesh.Stopped { // wanted again
 				k.finish(ctx, mesh.Status{})
@@ -183,6 +187,23 @@ func (k *keeper) finish(ctx context.Context, st mesh.Status) {
 	if err != nil && ctx.Err() == nil {
 		k.sup.cfg.Log.Error("cannot record how a workload ended", "workload", k.id, "err", err)
 	}
+}
+
+// begun notes that nothing keeps a new run, the n-th that was asked for, from beginning.
+func (k *keeper) begun(ctx context.Context, n uint64) bool {
+	err := k.sup.cfg.Store.Update(ctx, func(tx *store.Tx) error {
+		r, err := Get(tx, k.id)
+		if err != nil {
+			return err
+		}
+		r.Restarted, r.Last = n, mesh.Status{}
+		return Put(tx, r)
+	})
+	if err != nil {
+		return k.retry(ctx, "cannot record that it is started again", err)
+	}
+	k.set(mesh.Pending, "starting again, as was asked for")
+	return true
 }
 
 // stop ends the current run. It reports whether nothing runs any more.

@@ -26,6 +26,10 @@ type Record struct {
 	Desired  Desired           `json:"desired"`
 	Publish  *mesh.Publication `json:"publish,omitempty"` // the wish for a public name, as of now
 	Last     mesh.Status       `json:"last"`              // the last final status, or zero
+	// Restart counts the new runs that were asked for, Restarted those of them that were
+	// begun: while they differ, what runs is to be ended first.
+	Restart   uint64 `json:"restart,omitempty"`
+	Restarted uint64 `json:"restarted,omitempty"`
 
 	// Of updates: see update.go.
 	Run      mesh.WorkloadID `json:"run,omitempty"`      // under which its runtime knows the revision that serves; empty = the workload's ID

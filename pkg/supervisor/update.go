@@ -149,7 +149,7 @@ func (r Record) yields() bool { return r.Updating() && r.Next.Recreate }
 func (r Record) wants(run mesh.WorkloadID) bool {
 	switch r.role(run) {
 	case serving:
-		return r.Holds() && !r.yields()
+		return r.Holds() && !r.yields() && r.Restart == r.Restarted
 	case coming:
 		return r.Updating()
 	}

@@ -67,6 +67,7 @@ const (
 	VerbForward   Verb = 34 // one connection to a port of a workload
 	VerbExec      Verb = 35 // run a program inside a workload
 	VerbStats     Verb = 38 // what workloads use, once or again and again
+	VerbRestart   Verb = 39 // end what runs of a workload, and begin anew
 	VerbHistory   Verb = 44 // a workload's revisions
 	VerbRollback  Verb = 45 // make an earlier one serve again
 )
@@ -77,7 +78,7 @@ var verbNames = map[Verb]string{
 	VerbUnpublish: "unpublish", VerbExpose: "expose", VerbHide: "hide", VerbExplain: "explain", VerbRotate: "rotate",
 	VerbPutInput: "put-input", VerbSubmit: "submit-job", VerbListJobs: "list-jobs", VerbJob: "job", VerbJobOutput: "job-output",
 	VerbCancelJob: "cancel-job", VerbForward: "port-forward", VerbPushImage: "push-image", VerbImages: "images", VerbPrune: "prune-images",
-	VerbFindImage: "find-image", VerbStats: "stats", VerbHistory: "history", VerbRollback: "rollback", VerbExec: "exec",
+	VerbFindImage: "find-image", VerbStats: "stats", VerbHistory: "history", VerbRollback: "rollback", VerbExec: "exec", VerbRestart: "restart",
 }
 
 // String is the verb's stable name; it is also part of the signed payload type.

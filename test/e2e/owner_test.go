@@ -21,7 +21,7 @@ func TestOnlyTheOwnerReachesAWorkload(t *testing.T) {
 	s := newSender(t, bob)
 	ref := wire.Ref{Workload: mesh.WorkloadID(w.ID), Force: true}
 	for verb, body := range map[wire.Verb]any{
-		wire.VerbStop: ref, wire.VerbRemove: ref, wire.VerbInspect: ref, wire.VerbWatch: ref, wire.VerbHide: ref,
+		wire.VerbStop: ref, wire.VerbRemove: ref, wire.VerbInspect: ref, wire.VerbWatch: ref, wire.VerbHide: ref, wire.VerbRestart: ref,
 		wire.VerbLogs: wire.Logs{Workload: ref.Workload}, wire.VerbForward: wire.Forward{Workload: ref.Workload},
 		wire.VerbStats:   wire.Stats{Workloads: []mesh.WorkloadID{ref.Workload}},
 		wire.VerbHistory: ref, wire.VerbRollback: wire.Rollback{Workload: ref.Workload},
