@@ -20,6 +20,15 @@ func canUnshare() string {
 	return ""
 }
 
+func canTunnel() string {
+	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	if err != nil {
+		return "there are no TUN devices: " + err.Error()
+	}
+	f.Close()
+	return ""
+}
+
 func canLoop() string {
 	f, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {

@@ -4,3 +4,4 @@ package testkit
 
 func canUnshare() string { return "not Linux" }
 func canLoop() string    { return "not Linux" }
+func canTunnel() string  { return "not Linux" }

@@ -18,8 +18,9 @@ import (
 const RequireEnv = "PEERCOMPUTE_REQUIRE"
 
 // Need skips the test if the feature is not there. Features: docker (an engine
-// answers), root, linux, netns (network namespaces can be made), loopfs (a file can
-// be mounted as a file system), or the name of a program on the PATH.
+// answers), root, linux, netns (network namespaces can be made), tun (programs can have
+// network devices), loopfs (a file can be mounted as a file system), or the name of a
+// program on the PATH.
 func Need(t testing.TB, feature string) {
 	t.Helper()
 	why := missing(feature)
@@ -54,6 +55,8 @@ func missing(feature string) string {
 		}
 	case "netns":
 		return firstMissing(canUnshare, "root", "ip")
+	case "tun":
+		return firstMissing(canTunnel, "root")
 	case "loopfs":
 		return firstMissing(canLoop, "root", "mkfs.ext4", "mount", "umount")
 	case "wasi-libc":

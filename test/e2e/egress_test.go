@@ -57,7 +57,7 @@ func pongs(t *testing.T) (addr string) {
 func TestEgress(t *testing.T) {
 	t.Parallel()
 	testkit.Need(t, "docker")
-	testkit.Need(t, "root")
+	testkit.Need(t, "tun")
 	image := dockertest.Image(t, filepath.Join(testmesh.ModuleRoot(t), "pkg", "driver", "docker", "testdata", "caller"))
 	here := pongs(t)
 	m := testmesh.New(t)

@@ -28,6 +28,7 @@ import (
 	"peercompute/pkg/driver/docker/internal/netns"
 	"peercompute/pkg/egress"
 	"peercompute/pkg/mesh"
+	"peercompute/pkg/testkit"
 )
 
 // outside is a network namespace that plays the world: it has addresses that are
@@ -40,9 +41,17 @@ type outside struct {
 	reached        atomic.Int32 // connections and datagrams that came
 }
 
-func newOutside(t *testing.T) *outside {
+// needNetwork names what workloads with a network need besides an engine.
+func needNetwork(t testing.TB) {
 	t.Helper()
 	needEngine(t)
+	testkit.Need(t, "tun")
+}
+
+func newOutside(t *testing.T) *outside {
+	t.Helper()
+	needNetwork(t)
+	testkit.Need(t, "netns")
 	o := &outside{public: "25.113.7.1", second: "25.113.7.2", lan: "10.113.7.1"}
 	id := strings.ToLower(rand.Text()[:8])
 	ns, here, there := "pc"+id, "pc"+id+"h", "pc"+id+"o"
@@ -422,7 +431,7 @@ func TestEgressAcrossRestarts(t *testing.T) {
 // A sandbox without its workload, and a workload without its sandbox, are what a crash
 // may leave.
 func TestHalfNetworksAreRemoved(t *testing.T) {
-	needEngine(t)
+	needNetwork(t)
 	node := newNode(t)
 	cli := dockertest.Client(t)
 	image := dockertest.Image(t, "testdata/caller")
@@ -466,7 +475,7 @@ func ruleset(t *testing.T) string {
 
 // Workloads of one owner in a network of one name reach each other; nobody else does.
 func TestNetworks(t *testing.T) {
-	needEngine(t)
+	needNetwork(t)
 	node, alice, bob := newNode(t), newNode(t), newNode(t)
 	image := dockertest.Image(t, "testdata/caller")
 	former := newNode(t) // alice's, before she changed her key

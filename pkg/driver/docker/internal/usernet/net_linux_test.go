@@ -37,6 +37,7 @@ var (
 func namespace(t testing.TB) string {
 	t.Helper()
 	testkit.Need(t, "root")
+	testkit.Need(t, "tun")
 	path := filepath.Join(t.TempDir(), "ns")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
