@@ -25,12 +25,13 @@ type deployFlags struct {
 	recreate bool
 	dryRun   bool
 	push     bool
+	file     string // a Compose file
 }
 
 func cmdDeploy(a *app) *cobra.Command {
 	var f deployFlags
 	cmd := &cobra.Command{
-		Use:   "deploy IMAGE|DIR|FILE.wasm [-- ARGS…]",
+		Use:   "deploy IMAGE|DIR|FILE.wasm [-- ARGS…] | --file compose.yaml",
 		Short: "Start a container or a WASM service, here or on a peer",
 		Long: `Starts a container from an image, or a WASM program that answers HTTP requests
 (WASI preview 1: CGI, or with --serve a server that accepts connections), and
@@ -41,6 +42,10 @@ An image that only this machine has is sent along, if the peer lets you; with --
 it always is. A directory with a Dockerfile (./DIR) is built on this machine, never
 on the peer's.
 
+With --file the services of a Compose file are deployed, on a private network of
+their own: a port that it publishes becomes a public name. What of the file cannot
+be had is named, all of it, before anything is done. Services that are as the file
+says are left alone.
 
 Where you have a workload of that name there already, this updates it: the new
 revision starts beside the old one and takes its place once it is ready. The URL
@@ -50,13 +55,22 @@ serves on, and the exit code is 1.`,
   peerctl deploy api.wasm --serve --idle 10m --allow-host db.example.org:443
   peerctl deploy nginx:1.27 --peer bob --port 80 --publish --health http:/
   peerctl deploy shop:3 --peer bob --port 8080 --network shop --egress allow:api.example.org:443
+  peerctl deploy --file compose.yaml --peer bob --dry-run
   peerctl deploy ./site --peer bob --port 8080 --publish
   peerctl deploy worker:2 --peer bob --memory 512M --env-file prod.env -- --queue mail`,
-		Args:              programArgs("an IMAGE or a FILE.wasm", false),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if f.file != "" {
+				return nil // deployFile says what is wrong
+			}
+			return programArgs("an IMAGE or a FILE.wasm", false)(cmd, args)
+		},
 		ValidArgsFunction: completeModules,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.settle(cmd); err != nil {
 				return err
+			}
+			if f.file != "" {
+				return a.deployFile(cmd, &f, args)
 			}
 			return a.deploy(cmd.Context(), &f, args[0], args[1:])
 		},
@@ -64,6 +78,7 @@ serves on, and the exit code is 1.`,
 	a.addDeployFlags(cmd, &f)
 	flags := cmd.Flags()
 	flags.BoolVarP(&f.detach, "detach", "d", false, "return as soon as the peer has accepted it")
+	flags.StringVarP(&f.file, "file", "f", "", "deploy the services of a Compose `FILE`, those that others depend on first")
 	flags.BoolVar(&f.push, "push", false, "send the image along from this machine, only the layers that the peer lacks")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "only ask what would be decided, rule by rule, and do nothing")
 	return cmd

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"peercompute/pkg/compose"
 	"peercompute/pkg/control"
 	"peercompute/pkg/mesh"
 )
@@ -156,6 +157,18 @@ func (n *fakeNode) routes() http.Handler {
 	}))
 	n.jobRoutes(handle)
 	n.cronRoutes(handle)
+	handle("POST /v1/compose", func(r *http.Request) (any, error) {
+		var f control.ComposeFile
+		if err := json.NewDecoder(r.Body).Decode(&f); err != nil {
+			return nil, err
+		}
+		p, needs, err := compose.Load(r.Context(), compose.Input{Name: f.Name, Dir: f.Dir, Text: f.Text, Files: f.Files, Environ: f.Environ})
+		out := control.ComposeProject{Name: p.Name, Needs: needs}
+		for _, s := range p.Services {
+			out.Services = append(out.Services, control.ComposeService{Spec: s.Spec, Build: s.Build})
+		}
+		return out, err
+	})
 	mux.HandleFunc("POST /v1/jobs/{ref}/output", n.jobOutput)
 	mux.HandleFunc("GET /v1/workloads/{ref}/logs", n.logs)
 	handle("GET /v1/workloads/{ref}/history", n.history)

@@ -15,6 +15,7 @@ func (s *Server) jobRoutes(mux *http.ServeMux, get func(string, handler)) {
 	w := s.cfg.Workloads
 	s.balanceRoutes(get)
 	s.cronRoutes(get)
+	s.composeRoutes(get)
 	s.quorumRoutes(mux)
 	get("POST /v1/inputs", func(r *http.Request) (any, error) {
 		return w.UploadInput(r.Context(), io.LimitReader(r.Body, maxModule))

@@ -62,6 +62,7 @@ type Workloads interface {
 	Rollback(ctx context.Context, ref, peer string, b Rollback, emit func(DeployEvent) error) error
 	Jobs
 	Crons
+	Compose
 	Sessions
 	Images
 }

@@ -23,7 +23,7 @@ const module = "peercompute"
 var floors = map[string]int{
 	"pkg/mesh": 0, "pkg/fuel": 1, "pkg/frame": 0, "pkg/mux": 0, "pkg/socket": 0, "seccomp": 0,
 	"pkg/oci":  1,
-	"pkg/wire": 1, "pkg/identity": 1, "pkg/store": 1, "pkg/event": 1, "pkg/blob": 1, "pkg/lend": 1,
+	"pkg/wire": 1, "pkg/identity": 1, "pkg/store": 1, "pkg/event": 1, "pkg/blob": 1, "pkg/lend": 1, "pkg/compose": 1,
 	"pkg/audit":     2, // below trust, which records its changes in their own transactions
 	"pkg/trust":     3,
 	"pkg/receipt":   3,
@@ -52,6 +52,8 @@ var owners = map[string][]string{
 	"github.com/google/go-containerregistry":     {"pkg/oci"},
 	"github.com/moby/patternmatcher":             {"pkg/control"},
 	"github.com/robfig/cron":                     {"pkg/cron"},
+	"github.com/compose-spec/compose-go":         {"pkg/compose"},
+	"go.yaml.in/yaml":                            {"pkg/compose"},
 	"rsc.io/qr":                                  {"cmd/peerctl"},
 	"filippo.io/age":                             {"pkg/backup"},
 	"github.com/libp2p/go-libp2p/core/peer":      {"pkg/mesh", "pkg/wire", "pkg/identity", "pkg/peernet"},
@@ -86,6 +88,7 @@ var narrow = map[string][]string{
 	"pkg/cron":          {"pkg/mesh", "pkg/store"},
 	"pkg/jobs":          {"pkg/mesh", "pkg/store", "pkg/driver"},
 	"pkg/control":       {"pkg/mesh", "pkg/frame"},
+	"pkg/compose":       {"pkg/mesh"},
 	"cmd/peerctl":       {"pkg/mesh", "pkg/control"},
 }
 

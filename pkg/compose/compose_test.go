@@ -1,0 +1,115 @@
+package compose
+
+import (
+	"context"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"peercompute/pkg/mesh"
+)
+
+func TestLoad(t *testing.T) {
+	text, err := os.ReadFile("testdata/shop.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := Input{Name: "shop.yaml", Dir: "/srv/shop", Text: text, Environ: []string{"COLOUR=red", "PASSED=on"}, Files: map[string][]byte{".env": []byte("COLOUR=green\nTAG=2\n")}}
+	if p, needs, err := Load(context.Background(), in); err != nil || len(p.Services) != 0 || !reflect.DeepEqual(needs, []string{"web.env"}) {
+		t.Fatalf("without web.env: %+v, needs %q, %v", p, needs, err)
+	}
+	in.Files["web.env"] = []byte("FROM_FILE=yes\nDATABASE=nowhere\n")
+	p, needs, err := Load(context.Background(), in)
+	if err != nil || needs != nil {
+		t.Fatal(needs, err)
+	}
+	dir := "/srv/shop/cache"
+	want := Project{Name: "shop", Services: []Service{
+		{Spec: mesh.Spec{Name: "cache", Runtime: mesh.Container, Network: "shop", Port: 6379, Restart: mesh.RestartNo}, Build: dir},
+		{Spec: mesh.Spec{
+			Name: "db", Runtime: mesh.Container, Image: "postgres:17", Network: "shop", Port: 5432, Restart: mesh.RestartAlways,
+			Resources: mesh.Resources{Memory: 512 << 20, PIDs: 200},
+			Health:    &mesh.Health{Check: mesh.CheckCommand, Command: []string{"/bin/sh", "-c", "pg_isready -U shop"}, Interval: 5 * time.Second, Timeout: 2 * time.Second, Retries: 4},
+		}},
+		{Spec: mesh.Spec{
+			Name: "web", Runtime: mesh.Container, Image: "shop:2", Network: "shop", Port: 8080, Publish: &mesh.Publication{},
+			Args: []string{"serve", "--port", "8080"}, Env: []string{"COLOUR=red", "DATABASE=db:5432", "FROM_FILE=yes", "PASSED=on"},
+			Resources: mesh.Resources{MilliCPU: 500, Memory: 256 << 20},
+		}},
+	}}
+	if !reflect.DeepEqual(p, want) {
+		t.Errorf("got\n%+v\nwant\n%+v", p, want)
+	}
+}
+
+// What is not supported is named, all at once.
+func TestRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		text string
+		want []string
+	}{
+		"privilege and more": {"services:\n web:\n  image: a\n  privileged: true\n  volumes: ['/:/host']\n  network_mode: host\n  pid: host\n  cap_add: [SYS_ADMIN]\nsecrets: {k: {file: k}}\n", []string{
+			"services.web.privileged is not supported", "services.web.volumes is not supported", "services.web.network_mode is not supported",
+			"services.web.pid is not supported", "services.web.cap_add is not supported", "secrets is not supported",
+		}},
+		"two ports":          {"services:\n web:\n  image: a\n  ports: ['80:80', '443:443']\n", []string{"it publishes 2 ports"}},
+		"UDP":                {"services:\n web:\n  image: a\n  ports: ['53:53/udp']\n", []string{"udp port cannot be published"}},
+		"two networks":       {"services:\n web:\n  image: a\n  networks: [a, b]\nnetworks: {a: {}, b: {}}\n", []string{"on 2 networks (a, b)"}},
+		"a network's driver": {"services:\n web:\n  image: a\n  networks: [a]\nnetworks: {a: {driver: host}}\n", []string{"networks.a.driver is not supported"}},
+		"a build's rest":     {"services:\n web:\n  build: {context: ., network: host}\n", []string{"services.web.build.network is not supported"}},
+		"include":            {"include: [other.yaml]\nservices:\n web:\n  image: a\n", []string{"include is not supported"}},
+		"extends":            {"services:\n web:\n  image: a\n  extends: {file: b.yaml, service: c}\n", []string{"services.web.extends is not supported"}},
+		"a circle":           {"services:\n a:\n  image: a\n  depends_on: [b]\n b:\n  image: b\n  depends_on: [a]\n", []string{"cycle"}},
+		"waiting for an end": {"services:\n a:\n  image: a\n  depends_on: {b: {condition: service_completed_successfully}}\n b:\n  image: b\n", []string{"waits for b to end"}},
+		"security_opt":       {"services:\n a:\n  image: a\n  security_opt: ['seccomp=unconfined']\n", []string{`security_opt "seccomp=unconfined" is not supported`}},
+		"no label":           {"services:\n A_b:\n  image: a\n", []string{`name "A_b" is not a DNS label`}},
+		"no services":        {"name: x\n", []string{"services"}},
+		"nothing":            {"", []string{"it is empty"}},
+		"not YAML":           {"a: [", []string{"yaml"}},
+		"a missing env file": {"services:\n a:\n  image: a\n  env_file: gone.env\n", []string{"gone.env"}},
+		"by its schema":      {"services:\n a:\n  image: [1]\n", []string{"services.a.image"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, err := Load(context.Background(), Input{Name: "compose.yaml", Dir: "/srv/a", Text: []byte(c.text), Files: map[string][]byte{"gone.env": nil}})
+			if mesh.KindOf(err) != mesh.Invalid || strings.Contains(err.Error(), "\n") {
+				t.Fatalf("%v, want one line that says why", err)
+			}
+			for _, w := range c.want {
+				if !strings.Contains(err.Error(), w) {
+					t.Errorf("it does not say %q:\n%v", w, err)
+				}
+			}
+		})
+	}
+}
+
+// Whatever a file says, no workload comes of it that is not valid, and nothing panics.
+func FuzzLoad(f *testing.F) {
+	shop, err := os.ReadFile("testdata/shop.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(string(shop))
+	f.Add("services:\n a: &a\n  image: a\n b: *a\n")
+	f.Add("services:\n a:\n  image: ${X:?no}\n  ports: [{target: 70000, published: '1-9'}]\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		p, _, err := Load(context.Background(), Input{Name: "compose.yaml", Dir: "/srv/a", Text: []byte(text), Files: map[string][]byte{"web.env": []byte("A=1")}})
+		if err != nil {
+			if mesh.KindOf(err) != mesh.Invalid {
+				t.Errorf("%q: %v", text, err)
+			}
+			return
+		}
+		for _, s := range p.Services {
+			spec := s.Spec
+			if s.Build != "" {
+				spec.Image = "built"
+			}
+			if err := spec.Validate(); err != nil || len(p.Services) > maxServices {
+				t.Errorf("%q gives %+v: %v", text, spec, err)
+			}
+		}
+	})
+}
