@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,7 +47,7 @@ type rig struct {
 	mu       sync.Mutex
 	workload string // address that Dial reaches
 	deny     error  // what Allow says
-	dials    int
+	dials    atomic.Int64
 }
 
 type option func(*gateway.ProxyConfig, *gateway.ServerConfig, *publish.Config)
@@ -155,7 +156,7 @@ func (r *rig) allow(gw mesh.PeerID, id mesh.WorkloadID) error {
 func (r *rig) dial(ctx context.Context, _ mesh.WorkloadID) (net.Conn, func(), error) {
 	r.mu.Lock()
 	addr := r.workload
-	r.dials++
+	r.dials.Add(1)
 	r.mu.Unlock()
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "tcp", addr)
@@ -222,7 +223,7 @@ func TestGet(t *testing.T) {
 			t.Fatalf("got %d %q", res.StatusCode, body)
 		}
 	}
-	if r.dials != 1 {
-		t.Errorf("%d connections to the workload for 3 requests, want 1", r.dials)
+	if n := r.dials.Load(); n != 1 {
+		t.Errorf("%d connections to the workload for 3 requests, want 1", n)
 	}
 }

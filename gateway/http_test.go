@@ -219,8 +219,8 @@ func TestMethodsWithoutBody(t *testing.T) {
 			t.Errorf("304: %d %q", res.StatusCode, body)
 		}
 	}
-	if r.dials != 1 {
-		t.Errorf("%d connections to the workload, want 1", r.dials)
+	if n := r.dials.Load(); n != 1 {
+		t.Errorf("%d connections to the workload, want 1", n)
 	}
 }
 

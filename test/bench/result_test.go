@@ -104,7 +104,7 @@ func TestParseStat(t *testing.T) {
 }
 
 func TestChooseSections(t *testing.T) {
-	if all, err := choose(""); err != nil || len(all) != 5 {
+	if all, err := choose(""); err != nil || len(all) != len(sections()) {
 		t.Errorf("got %d, %v", len(all), err)
 	}
 	if two, err := choose("b,a"); err != nil || len(two) != 2 {
