@@ -137,7 +137,7 @@ func TestEvents(t *testing.T) {
 		done <- c.Events(ctx, control.EventQuery{Follow: true, Last: 1000}, func(e control.Event) error { seen <- e; return nil })
 	}()
 	w := deploy(t, alice, testmesh.Tiny(t, "hello"), "--peer", "bob", "--name", "hello", "--publish")
-	alice.Ctl("deploy", testmesh.Tiny(t, "hello"), "--peer", "bob", "--name", "hello")
+	alice.Ctl("deploy", testmesh.Tiny(t, "hello"), "--peer", "bob", "--name", "large", "--memory", "900G")
 
 	want := map[string]bool{
 		"trust grant.put alice": true, "connection up alice": true, "tunnel up gw": true, "admission accepted alice": true,
@@ -152,7 +152,7 @@ func TestEvents(t *testing.T) {
 			}
 			last = e.Seq
 			delete(want, e.Type+" "+e.Event+" "+e.Peer)
-			if e.Event == "refused" && e.Rule != "workload.name" {
+			if e.Event == "refused" && e.Rule != "grant.memory" {
 				t.Errorf("refused as %+v", e)
 			}
 		case <-ctx.Done():
