@@ -227,13 +227,18 @@ func streamOf[T any](ctx context.Context, c *Client, path string, on func(T) err
 		return err
 	}
 	defer resp.Body.Close()
-	dec := json.NewDecoder(resp.Body)
+	return eachOf(resp.Body, func(err error) error { return cutShort(ctx, err) }, on)
+}
+
+// eachOf calls on with every JSON value of r. cut says what it means that r breaks off.
+func eachOf[T any](r io.Reader, cut func(error) error, on func(T) error) error {
+	dec := json.NewDecoder(r)
 	for {
 		var v T
 		if err := dec.Decode(&v); err == io.EOF {
 			return nil
 		} else if err != nil {
-			return cutShort(ctx, err)
+			return cut(err)
 		}
 		if err := on(v); err != nil {
 			return err

@@ -140,16 +140,5 @@ func (c *Client) LogLines(ctx context.Context, ref, peer string, o LogOptions, e
 		return err
 	}
 	defer body.Close()
-	dec := json.NewDecoder(body)
-	for {
-		var l LogLine
-		if err := dec.Decode(&l); err == io.EOF {
-			return nil
-		} else if err != nil {
-			return lost(ctx, err)
-		}
-		if err := each(l); err != nil {
-			return err
-		}
-	}
+	return eachOf(body, func(err error) error { return lost(ctx, err) }, each)
 }

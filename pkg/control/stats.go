@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"net/http"
 	"time"
 
@@ -73,16 +72,5 @@ func (c *Client) Stats(ctx context.Context, q StatsQuery, each func(StatsSample)
 		return err
 	}
 	defer resp.Body.Close()
-	dec := json.NewDecoder(resp.Body)
-	for {
-		var s StatsSample
-		if err := dec.Decode(&s); err == io.EOF {
-			return nil
-		} else if err != nil {
-			return lost(ctx, err)
-		}
-		if err := each(s); err != nil {
-			return err
-		}
-	}
+	return eachOf(resp.Body, func(err error) error { return lost(ctx, err) }, each)
 }
