@@ -1,6 +1,6 @@
 module peercompute/test/oracle
 
-go 1.26.0
+go 1.26.3
 
 require github.com/bytecodealliance/wasmtime-go/v39 v39.0.1
 
