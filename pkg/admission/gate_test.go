@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -371,6 +372,26 @@ func TestSameRequestManyTimesAtOnce(t *testing.T) {
 		if n := executed.Load(); n != 1 {
 			t.Fatalf("executed %d times, want once", n)
 		}
+	}
+}
+
+// A copy that came past the first look, because it was taken before the first one
+// was recorded, is not recorded again: neither while that one is acted upon nor after.
+func TestLateCopyIsNotRecorded(t *testing.T) {
+	b := newBench(t)
+	first := b.mustAdmit(b.request(b.alice))
+	copied := *first
+	copied.done = make(chan struct{})
+	now := b.clock.now()
+	again := func() error { return b.record(t.Context(), &copied, now, now.Add(wire.Lifetime)) }
+	if err := again(); !errors.Is(err, errKnown) {
+		t.Errorf("while the first is acted upon: %v", err)
+	}
+	if err := first.Finish(t.Context(), []byte("one"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := again(); !errors.Is(err, errKnown) {
+		t.Errorf("once the first is done: %v", err)
 	}
 }
 

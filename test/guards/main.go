@@ -89,14 +89,14 @@ func run(ctx context.Context, only string) error {
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
 	}
-	unnoticed := 0
-	for _, err := range results {
+	var unnoticed []string // said once more at the end, where a long log is read
+	for i, err := range results {
 		if err != nil {
-			unnoticed++
+			unnoticed = append(unnoticed, fmt.Sprintf("%s: %v", chosen[i].title, err))
 		}
 	}
-	if unnoticed > 0 {
-		return fmt.Errorf("%d of %d guards can be taken away without a test going red", unnoticed, len(chosen))
+	if len(unnoticed) > 0 {
+		return fmt.Errorf("%d of %d guards can be taken away without a test going red:\n%s", len(unnoticed), len(chosen), strings.Join(unnoticed, "\n"))
 	}
 	fmt.Printf("%d guards taken away, one at a time: each turned its test red\n", len(chosen))
 	return nil
