@@ -9,9 +9,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"peercompute/pkg/frame"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/peernet"
 	"peercompute/pkg/wire"
@@ -162,6 +164,55 @@ func TestRemovedInMidStream(t *testing.T) {
 		temp, _ := filepath.Glob(filepath.Join(bob.Home, "modules", ".upload-*"))
 		return len(temp) == 0
 	})
+}
+
+// The same of a program that the peer runs inside its container: the stream ends, and
+// the program does not outlive it.
+func TestRemovedWhileItsProgramRuns(t *testing.T) {
+	t.Parallel()
+	image := actorImage(t)
+	m := testmesh.New(t)
+	bob := m.Peer("bob")
+	eve := testmesh.NewActor(t, bob.Addr())
+	bob.Must("peers", "add", eve.Key.ID.String(), "--name", "eve", "--allow", "deploy,exec",
+		"--cpus", "4", "--memory", "1G", "--disk", "1G", "--max-workloads", "10")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	var ok wire.Accepted
+	spec := mesh.Spec{Name: "box", Runtime: mesh.Container, Image: image, Port: 8080, Args: []string{"serve"}}.WithDefaults()
+	if err := eve.Requests.Do(ctx, bob.ID(), wire.VerbDeploy, wire.Deploy{Spec: spec}, &ok); err != nil {
+		t.Fatal(err)
+	}
+	within(t, time.Minute, "box to run", func() bool { return find(t, bob, "box").State == mesh.Running })
+	processes := func() string { return strings.TrimSpace(bob.Must("exec", "box", "--", "/program", "processes")) }
+	before := processes()
+	s, err := eve.Requests.Open(ctx, bob.ID(), wire.VerbExec, wire.Exec{Workload: ok.Workload, Argv: []string{"/program", "linger"}, Stdin: true}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Reset()
+	s.SetReadDeadline(time.Now().Add(time.Minute))
+	if typ, p, err := frame.Read(s); err != nil || typ != wire.FrameStdout || string(p) != "ready\n" {
+		t.Fatalf("frame %d, %q, %v", typ, p, err)
+	}
+	if n := processes(); n == before {
+		t.Fatalf("%s processes, with the program and without", n)
+	}
+
+	c := bob.Client()
+	defer c.Close()
+	began := time.Now()
+	if _, err := c.RemovePeer(ctx, "eve", true); err != nil { // its workloads stay
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, _, err = frame.Read(s)
+	}
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("the stream went on for %s after the removal was asked for", took.Round(time.Millisecond))
+	}
+	within(t, 10*time.Second, "the program to end", func() bool { return processes() == before })
+	t.Logf("the stream and the program ended within %s", time.Since(began).Round(time.Millisecond))
 }
 
 // upload sends a whole module and returns its digest.
