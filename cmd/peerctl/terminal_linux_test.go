@@ -3,16 +3,27 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // terminal opens a pseudo-terminal; read returns what was shown on it so far.
 func terminal(t *testing.T) (screen *os.File, read func() string) {
+	t.Helper()
+	screen, _, read = keyboard(t)
+	return screen, read
+}
+
+// keyboard is a terminal with somebody at it, who types a line once nothing of it
+// would be shown.
+func keyboard(t *testing.T) (screen *os.File, typeHidden func(line string) error, read func() string) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -31,7 +42,20 @@ func terminal(t *testing.T) (screen *os.File, read func() string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { screen.Close() })
-	return screen, func() string {
+	typeHidden = func(line string) error {
+		for begun := time.Now(); time.Since(begun) < 20*time.Second; time.Sleep(time.Millisecond) {
+			state, err := unix.IoctlGetTermios(int(master.Fd()), unix.TCGETS)
+			if err != nil {
+				return err
+			}
+			if state.Lflag&unix.ECHO == 0 {
+				_, err := fmt.Fprintln(master, line)
+				return err
+			}
+		}
+		return errors.New("what is typed would be shown")
+	}
+	return screen, typeHidden, func() string {
 		const end = "<end>"
 		fmt.Fprint(screen, end)
 		var got bytes.Buffer
@@ -100,5 +124,48 @@ func TestProgressOnTerminal(t *testing.T) {
 	got := read()
 	if !strings.Contains(got, "\r\x1b[Kweb: pulling") || !strings.Contains(got, "\r\x1b[Kweb is running") {
 		t.Errorf("got %q, want a redrawn line that gives way to the result", got)
+	}
+}
+
+// A passphrase is asked for twice, and not shown.
+func TestPassphraseIsAskedFor(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		typed []string
+		code  int
+		said  string
+	}{
+		{"the same twice", []string{"correct horse battery", "correct horse battery"}, exitOK, "nobody can read it"},
+		{"two that differ", []string{"correct horse battery", "correct horse saddle"}, exitFailure, "differ; nothing was written"},
+		{"too short", []string{"horse"}, exitFailure, "from 12 to 1024"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, home := newFake(t)
+			file := filepath.Join(t.TempDir(), "backup")
+			s := testStdio()
+			screen, typeHidden, read := keyboard(t)
+			s.in, s.err = screen, screen
+			typist := make(chan error, 1)
+			go func() {
+				for _, line := range c.typed {
+					if err := typeHidden(line); err != nil {
+						typist <- err
+						return
+					}
+				}
+				typist <- nil
+			}()
+			code := run(context.Background(), []string{"--home", home, "identity", "export", "--out", file}, s)
+			if err := <-typist; err != nil || code != c.code {
+				t.Errorf("exit %d, want %d; %v", code, c.code, err)
+			}
+			got := read()
+			if !strings.Contains(got, "passphrase for the backup: ") || !strings.Contains(got, c.said) || strings.Contains(got, "horse") {
+				t.Errorf("on the terminal: %q", got)
+			}
+			if _, err := os.Stat(file); (err == nil) != (c.code == exitOK) {
+				t.Errorf("the file: %v", err)
+			}
+		})
 	}
 }
