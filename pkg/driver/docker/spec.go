@@ -15,8 +15,9 @@ import (
 
 // Constants of every container.
 const (
-	openFiles    = 16384     // descriptors a process may hold; an engine may have few itself
-	maxShm       = 64 << 20  // bytes of /dev/shm, at most; it counts as memory too
+	openFiles    = 16384 // descriptors a process may hold; an engine may have few itself
+	shmDir       = "/dev/shm"
+	maxShm       = 64 << 20  // bytes of it, at most; they count as memory too
 	logSize      = "8m"      // one log file; two are kept
 	logFiles     = "2"       //
 	oomScore     = 500       // when the machine runs out of memory, workloads go before services
@@ -24,6 +25,8 @@ const (
 	maxMilliCPU  = 1_000_000 // a thousand cores: more is a mistake
 	bytesPerNode = 4096      // one inode of scratch for so many bytes
 	minInodes    = 1024
+	minWeight    = 2       // of processor time, that the kernel takes
+	maxWeight    = 1 << 18 //
 )
 
 // image is what a container is made from.
@@ -104,6 +107,7 @@ func build(node mesh.PeerID, w mesh.Workload, img image, user, sandbox string) (
 			Memory:     r.Memory,
 			MemorySwap: r.Memory, // memory and swap together: no swap
 			NanoCPUs:   r.MilliCPU * 1_000_000,
+			CPUShares:  weight(r),
 			PidsLimit:  &r.PIDs,
 			Ulimits: []*container.Ulimit{
 				{Name: "core", Soft: 0, Hard: 0},
@@ -118,9 +122,16 @@ func build(node mesh.PeerID, w mesh.Workload, img image, user, sandbox string) (
 	return blueprint{name: containerName(node, w.ID), config: c, host: h}, nil
 }
 
-// scratchOf is the writable file systems: /tmp, and one for each directory that
+// weight is the part of the processors that a container gets while others want them
+// too: as much as is counted for it, so that work which asked for cores has them
+// beside work that takes what is to spare. 1024 is the engine's default.
+func weight(r mesh.Resources) int64 {
+	return min(max(r.CountedCPU()*1024/1000, minWeight), maxWeight)
+}
+
+// scratchOf is the writable file systems: /tmp, /dev/shm, and one for each directory that
 // the image declares as a volume. Left alone, the engine would put those on the
-// host's disk, without a bound. They share disk bytes evenly.
+// host's disk, without a bound. These and /tmp share disk bytes evenly.
 func scratchOf(volumes []string, disk int64, user string) (map[string]string, error) {
 	dirs := []string{"/tmp"}
 	for _, v := range volumes {
@@ -135,13 +146,21 @@ func scratchOf(volumes []string, disk int64, user string) (map[string]string, er
 	if len(dirs) > maxVolumes {
 		return nil, mesh.Errorf(mesh.Invalid, "the image declares more than %d volumes", maxVolumes-1)
 	}
-	size := max(disk/int64(len(dirs)), 4096) // 0 would be no bound
 	out := make(map[string]string, len(dirs))
 	for _, dir := range dirs {
-		out[dir] = fmt.Sprintf("rw,noexec,nosuid,nodev,size=%d,nr_inodes=%d,mode=0700,uid=%s,gid=%s",
-			size, max(size/bytesPerNode, minInodes), user, user)
+		out[dir] = inMemory(disk/int64(len(dirs)), user)
 	}
+	// Shared memory is no scratch. Left alone, the engine would bound its bytes but not
+	// its files.
+	out[shmDir] = inMemory(min(disk, maxShm), user)
 	return out, nil
+}
+
+// inMemory is how a file system for the user alone is mounted, with bounds: 0 would be none.
+func inMemory(size int64, user string) string {
+	size = max(size, 4096)
+	return fmt.Sprintf("rw,noexec,nosuid,nodev,size=%d,nr_inodes=%d,mode=0700,uid=%s,gid=%s",
+		size, max(size/bytesPerNode, minInodes), user, user)
 }
 
 // under reports whether the clean path p is dir or below it.

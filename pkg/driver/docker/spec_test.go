@@ -100,7 +100,7 @@ func escapes(b blueprint, sandbox string) string {
 		"runtime":          h.Runtime != "",
 		"health check":     c.Healthcheck == nil || !slices.Equal(c.Healthcheck.Test, []string{"NONE"}),
 		"memory":           h.Memory <= 0 || h.MemorySwap != h.Memory || h.OomKillDisable != nil,
-		"processor":        h.NanoCPUs <= 0,
+		"processor":        h.NanoCPUs <= 0 || h.CPUShares < 2 || h.CPUShares > 1<<18,
 		"processes":        h.PidsLimit == nil || *h.PidsLimit <= 0,
 		"shared memory":    h.ShmSize <= 0 || h.ShmSize > maxShm,
 		"log":              h.LogConfig.Type != "json-file" || h.LogConfig.Config["max-size"] == "" || h.LogConfig.Config["max-file"] == "",
@@ -122,7 +122,10 @@ func escapes(b blueprint, sandbox string) string {
 		if !slices.ContainsFunc(opts, func(o string) bool { return strings.HasPrefix(o, "size=") && o != "size=0" }) {
 			return dir + " without a bound"
 		}
-		if dir == "/" || under(dir, "/proc") || under(dir, "/sys") || under(dir, "/dev") {
+		if !slices.ContainsFunc(opts, func(o string) bool { return strings.HasPrefix(o, "nr_inodes=") && o != "nr_inodes=0" }) {
+			return dir + " with any number of files"
+		}
+		if dir == "/" || under(dir, "/proc") || under(dir, "/sys") || under(dir, "/dev") && dir != shmDir {
 			return "tmpfs over " + dir
 		}
 	}
@@ -135,7 +138,8 @@ func TestScratchSharesTheDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := "rw,noexec,nosuid,nodev,size=10485760,nr_inodes=2560,mode=0700,uid=1234,gid=1234"
-	if len(got) != 3 || got["/tmp"] != want || got["/data"] != want || got["/var/lib/x"] != want {
+	shm := strings.Replace(strings.Replace(want, "10485760", "31457280", 1), "2560", "7680", 1)
+	if len(got) != 4 || got[shmDir] != shm || got["/tmp"] != want || got["/data"] != want || got["/var/lib/x"] != want {
 		t.Errorf("got %v", got)
 	}
 	for _, bad := range []string{"/", "data", "/proc/x", "/sys", "/dev/shm", "/a:b", "/a,exec", "/x/../proc"} {
@@ -149,6 +153,24 @@ func TestScratchSharesTheDisk(t *testing.T) {
 	}
 	if _, err := scratchOf(many, 1<<30, "1"); err == nil {
 		t.Error("any number of volumes")
+	}
+}
+
+// What is counted of the processors is what a container gets of them when they are short.
+func TestWeightIsWhatIsCounted(t *testing.T) {
+	for _, c := range []struct {
+		r    mesh.Resources
+		want int64
+	}{
+		{mesh.Resources{MilliCPU: 1000, SharedCPU: true}, 102},
+		{mesh.Resources{MilliCPU: 1000}, 1024},
+		{mesh.Resources{MilliCPU: 2500}, 2560},
+		{mesh.Resources{MilliCPU: 1}, 2},
+		{mesh.Resources{MilliCPU: maxMilliCPU}, 1 << 18},
+	} {
+		if got := weight(c.r); got != c.want {
+			t.Errorf("%+v: got %d, want %d", c.r, got, c.want)
+		}
 	}
 }
 

@@ -44,7 +44,7 @@ func (d *Driver) task(got container.InspectResponse, id mesh.WorkloadID, port ui
 	if got.State != nil {
 		t.pid = got.State.Pid
 	}
-	t.scratch = slices.Sorted(maps.Keys(got.HostConfig.Tmpfs))
+	t.scratch = slices.DeleteFunc(slices.Sorted(maps.Keys(got.HostConfig.Tmpfs)), func(dir string) bool { return dir == shmDir })
 	t.paused.Store(got.State != nil && got.State.Paused)
 	return t
 }
