@@ -163,6 +163,9 @@ func (a *app) deploy(ctx context.Context, f *deployFlags, target string, args []
 	if err := f.misplaced(wasm); err != nil {
 		return err
 	}
+	if err := sign(&spec, f.signed); err != nil {
+		return err
+	}
 	if err := check(spec); err != nil {
 		return err
 	}
@@ -189,6 +192,8 @@ func (a *app) deploy(ctx context.Context, f *deployFlags, target string, args []
 // misplaced refuses flags that would be ignored without a word.
 func (f *deployFlags) misplaced(wasm bool) error {
 	switch {
+	case f.signed != "" && f.push:
+		return usagef("--signature is about an image in a registry: one that is pushed is called by another digest")
 	case wasm && f.push:
 		return usagef("--push is for containers: a WASM module is always sent along")
 	case wasm && f.port != 0:

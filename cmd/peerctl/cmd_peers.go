@@ -63,5 +63,6 @@ func fullPeer(p control.Peer) control.Peer {
 	fill(&p.Grant.Allow)
 	fill(&p.Grant.Images)
 	fill(&p.Grant.Egress)
+	fill(&p.Grant.SignedBy)
 	return p
 }

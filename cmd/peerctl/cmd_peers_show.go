@@ -99,6 +99,7 @@ func (a *app) usageTable(g control.Grant, u *control.Usage) error {
 		}
 		row("images", nil, images, note)
 		row("egress", nil, wordsOr(g.Egress, "none"), "")
+		row("signed by", nil, wordsOr(signers(g.SignedBy), "anybody or nobody"), "")
 	}
 	if slices.Contains(g.Allow, "publish") {
 		row("public names", func(u control.Usage) string { return fmt.Sprint(u.Names) }, fmt.Sprint(g.Names), "")

@@ -84,7 +84,10 @@ func (a *app) jobModule(f *workFlags, path string, args []string) (mesh.Spec, *m
 		return spec, nil, err
 	}
 	asModule(&spec, mod, mesh.Job)
-	if err := check(spec); err != nil {
+	if err = sign(&spec, f.signed); err == nil {
+		err = check(spec)
+	}
+	if err != nil {
 		mod.Close()
 		return spec, nil, err
 	}

@@ -85,7 +85,7 @@ func readCompose(path string) (f control.ComposeFile, err error) {
 	if f.Dir, err = filepath.Abs(filepath.Dir(path)); err != nil {
 		return f, err
 	}
-	if f.Text, err = readSmall(path); err != nil {
+	if f.Text, err = readSmall(path, maxCompose); err != nil {
 		return f, err
 	}
 	return f, addFiles(&f, []string{".env"})
@@ -99,7 +99,7 @@ func addFiles(f *control.ComposeFile, paths []string) error {
 		if !filepath.IsAbs(p) {
 			full = filepath.Join(f.Dir, p)
 		}
-		text, err := readSmall(full)
+		text, err := readSmall(full, maxCompose)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -122,15 +122,16 @@ func addFiles(f *control.ComposeFile, paths []string) error {
 	return nil
 }
 
-func readSmall(path string) ([]byte, error) {
-	f, err := os.Open(path)
+// readSmall reads a file of at most so many bytes.
+func readSmall(name string, most int64) ([]byte, error) {
+	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxCompose+1))
-	if err == nil && len(data) > maxCompose {
-		err = fmt.Errorf("%s is over %s", path, formatSize(maxCompose))
+	data, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(data)) > most {
+		err = fmt.Errorf("%s is over %s", name, formatSize(most))
 	}
 	return data, err
 }

@@ -262,6 +262,7 @@ func applyGrant(g *control.Grant, c control.GrantChange) {
 	set(&g.FuelDay, c.FuelDay)
 	set(&g.Images, c.Images)
 	set(&g.Egress, c.Egress)
+	set(&g.SignedBy, c.SignedBy)
 	if c.Until != nil {
 		g.Until = c.Until.At
 	}

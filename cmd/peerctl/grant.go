@@ -26,6 +26,7 @@ type grantFlags struct {
 	fuelDay   uint64
 	images    []string
 	egress    []string
+	signedBy  []string
 	until     control.Until
 }
 
@@ -44,6 +45,8 @@ func addGrantFlags(cmd *cobra.Command, f *grantFlags) {
 		"what it may run, all of it, with commas: sha256:… digests, PREFIX/, names such as nginx:1.*, wasm (any module), pushed (what it pushes itself), any, none")
 	flags.Var(&value[[]string]{to: &f.egress, parse: parseWords, kind: "LIST"}, "egress",
 		"what its workloads may connect to: none, internet, allow (hosts that the workload lists), private (which may be this machine's own and its networks')")
+	flags.Var(&value[[]string]{to: &f.signedBy, parse: parseSigners, kind: "FILES"}, "signed-by",
+		"what it runs must be signed by one of these public keys of cosign's: files, with commas; none = not asked for")
 	flags.Var(&value[control.Until]{to: &f.until, parse: parseUntil, kind: "WHEN"}, "until",
 		"when this ends: 2026-12-31, 30d or never; then it is denied at once and its workloads stop")
 	completeFlag(cmd, "allow", completeRights)
@@ -82,6 +85,7 @@ func (f *grantFlags) change(cmd *cobra.Command) control.GrantChange {
 		FuelDay:   given(cmd, "fuel-per-day", f.fuelDay),
 		Images:    given(cmd, "images", f.images),
 		Egress:    given(cmd, "egress", f.egress),
+		SignedBy:  given(cmd, "signed-by", f.signedBy),
 		Until:     given(cmd, "until", f.until),
 	}
 }
@@ -143,6 +147,9 @@ func describeQuotas(g control.Grant) string {
 		}
 		if len(g.Egress) > 0 {
 			parts = append(parts, "egress "+strings.Join(g.Egress, " "))
+		}
+		if len(g.SignedBy) > 0 {
+			parts = append(parts, "signed")
 		}
 	}
 	if slices.Contains(g.Allow, "publish") && g.Names > 0 {

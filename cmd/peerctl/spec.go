@@ -20,6 +20,7 @@ type workFlags struct {
 	resources mesh.Resources
 	timeout   time.Duration
 	guest     guestFlags
+	signed    string // a file of signatures
 }
 
 func (a *app) addWorkFlags(cmd *cobra.Command, f *workFlags) {
@@ -32,6 +33,7 @@ func (a *app) addWorkFlags(cmd *cobra.Command, f *workFlags) {
 	sizeVar(flags, &f.resources.Memory, "memory", "memory it may use, such as 512M or 1.5GiB (default "+formatSize(mesh.DefaultMemory)+"; of a job "+formatSize(mesh.DefaultJob)+")")
 	flags.Var(&value[uint64]{to: &f.resources.Fuel, parse: parseSomeFuel, kind: "FUEL"}, "fuel", "fuel that one request or job of a WASM program may burn, such as 500M or 10G (default "+formatFuel(mesh.DefaultFuel)+")")
 	durationVar(flags, &f.timeout, "timeout", "how long one request or job of a WASM program may take (default "+mesh.DefaultTimeout.String()+")")
+	flags.StringVar(&f.signed, "signature", "", "`FILE` with cosign's signature of the image, which it pins, or of the module, for a peer that asks for one")
 	f.guest.add(cmd)
 	completeFlag(cmd, "peer", a.completePeerFlag(cobra.CompletionWithDesc(self, "this machine")))
 }

@@ -44,10 +44,11 @@ func TestEachLimit(t *testing.T) {
 		"grant.memory": func(_ *Policy, g *trust.Grant, s *mesh.Spec, _ *Usage) {
 			g.Quota.Resources.Memory = s.Resources.Memory - 1
 		},
-		"grant.disk":   func(_ *Policy, _ *trust.Grant, _ *mesh.Spec, u *Usage) { u.Peer.Resources.Disk = 4 << 30 },
-		"grant.pids":   func(_ *Policy, _ *trust.Grant, s *mesh.Spec, _ *Usage) { s.Resources.PIDs = 1001 },
-		"grant.fuel":   func(_ *Policy, _ *trust.Grant, s *mesh.Spec, _ *Usage) { s.Resources.Fuel = 1<<60 + 1 },
-		"grant.images": func(_ *Policy, g *trust.Grant, _ *mesh.Spec, _ *Usage) { g.Quota.Images = []string{"y"} },
+		"grant.disk":      func(_ *Policy, _ *trust.Grant, _ *mesh.Spec, u *Usage) { u.Peer.Resources.Disk = 4 << 30 },
+		"grant.pids":      func(_ *Policy, _ *trust.Grant, s *mesh.Spec, _ *Usage) { s.Resources.PIDs = 1001 },
+		"grant.fuel":      func(_ *Policy, _ *trust.Grant, s *mesh.Spec, _ *Usage) { s.Resources.Fuel = 1<<60 + 1 },
+		"grant.images":    func(_ *Policy, g *trust.Grant, _ *mesh.Spec, _ *Usage) { g.Quota.Images = []string{"y"} },
+		"grant.signed-by": func(_ *Policy, g *trust.Grant, _ *mesh.Spec, _ *Usage) { g.Quota.SignedBy = []string{"unreadable"} },
 		"grant.egress": func(_ *Policy, g *trust.Grant, s *mesh.Spec, _ *Usage) {
 			g.Quota.Egress, s.Egress = []string{"allow"}, "internet"
 		},

@@ -89,13 +89,9 @@ func MayUseLayers(g trust.Grant, id string, names []string) bool {
 }
 
 func imageAllowed(patterns []string, s mesh.Spec) bool {
-	digest, names := s.Digest, []string(nil)
+	digest, names := pinned(s), []string(nil)
 	if s.Runtime == mesh.Container {
-		var at string
-		at, names = imageNames(s.Image)
-		if digest == "" {
-			digest = at
-		}
+		_, names = imageNames(s.Image)
 	}
 	for _, p := range patterns {
 		switch {

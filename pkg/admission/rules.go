@@ -28,6 +28,7 @@ func Explain(p Policy, g trust.Grant, s mesh.Spec, u Usage) []Row {
 		runs(p, s),
 		timeout(s),
 		images(g, s),
+		signature(g, s),
 		egress(g, s),
 		wallClock(g, s),
 		amount("grant.workloads", "workloads", "--max-workloads", 1, int64(u.Peer.Workloads), int64(g.Quota.Workloads), count),

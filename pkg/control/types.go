@@ -32,6 +32,7 @@ type Grant struct {
 	FuelDay   uint64         `json:"fuel_day"`  // units of schedule fuel/1 a day, which ends at midnight UTC
 	Images    []string       `json:"images"`    // patterns of what it may run; "any" = everything
 	Egress    []string       `json:"egress"`    // kinds of egress besides none
+	SignedBy  []string       `json:"signed_by"` // keys, of which one must have signed what runs; empty = not asked for
 	Until     time.Time      `json:"until,omitzero"`
 	Ended     bool           `json:"ended,omitempty"` // it is past Until: the peer is denied
 }
@@ -48,6 +49,7 @@ type GrantChange struct {
 	FuelDay   *uint64   `json:"fuel_day,omitempty"`
 	Images    *[]string `json:"images,omitempty"`
 	Egress    *[]string `json:"egress,omitempty"`
+	SignedBy  *[]string `json:"signed_by,omitempty"`
 	Until     *Until    `json:"until,omitempty"`
 }
 

@@ -41,7 +41,7 @@ func (a *api) shown(grants []trust.Grant) []control.Peer {
 func showGrant(g trust.Grant, now time.Time) control.Grant {
 	return control.Grant{
 		Allow: g.Allow.Names(), Workloads: g.Quota.Workloads, Resources: g.Quota.Resources, Names: g.Quota.Names, Requests: g.Quota.Requests,
-		FuelDay: g.Quota.FuelDay, Images: list(g.Quota.Images), Egress: list(g.Quota.Egress), Until: g.Until, Ended: g.Expired(now),
+		FuelDay: g.Quota.FuelDay, Images: list(g.Quota.Images), Egress: list(g.Quota.Egress), SignedBy: list(g.Quota.SignedBy), Until: g.Until, Ended: g.Expired(now),
 	}
 }
 
@@ -71,6 +71,7 @@ func change(g *trust.Grant, c control.GrantChange, now time.Time) error {
 	set(&g.Quota.FuelDay, c.FuelDay)
 	set(&g.Quota.Images, c.Images)
 	set(&g.Quota.Egress, c.Egress)
+	set(&g.Quota.SignedBy, c.SignedBy)
 	if c.Until == nil {
 		return nil
 	}

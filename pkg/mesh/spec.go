@@ -110,6 +110,9 @@ type Spec struct {
 	// Of containers: see egress.go.
 	Network string `json:"network,omitempty" cbor:"20,keyasint,omitempty"` // shared with the other workloads of its owner that name it; a label
 
+	// Signatures of what runs, where a grant asks for them: see signature.go.
+	Signatures []Signature `json:"signatures,omitempty" cbor:"35,keyasint,omitempty"`
+
 	Health *Health `json:"health,omitempty" cbor:"29,keyasint,omitempty"` // nil = it is well as long as it runs
 }
 
@@ -210,6 +213,7 @@ func (s Spec) Validate() error {
 	s.validateEgress(say)
 	s.validateGuest(say)
 	s.validateHealth(say)
+	s.validateSignatures(say)
 	switch s.Restart {
 	case "", RestartNo, RestartOnFailure, RestartAlways:
 	default:

@@ -97,8 +97,8 @@ func (n *Node) rollback(ctx context.Context, who mesh.PeerID, g trust.Grant, req
 		}
 		spec := v.Spec
 		spec.Publish = nil // the wish of today counts
-		if spec.Runtime == mesh.Container && v.Digest != "" {
-			spec.Digest = v.Digest // its name may mean another image by now
+		if spec.Runtime == mesh.Container && v.Digest != "" && len(spec.Signatures) == 0 {
+			spec.Digest = v.Digest // its name may mean another image by now; what was signed is pinned as it is
 		}
 		next := supervisor.Next{Run: mesh.NewWorkloadID(request), Spec: spec, Again: true, Recreate: in.Recreate}
 		return n.update(tx, policy, who, g, r, next, promised, fmt.Sprintf("rollback to %d", v.Number))

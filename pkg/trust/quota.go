@@ -21,6 +21,9 @@ type Quota struct {
 	FuelDay uint64   `json:"fuel_day,omitempty"` // units of schedule fuel/1 a day, which ends at midnight UTC
 	Images  []string `json:"images,omitempty"`   // patterns of what it may run; AnyImage = everything
 	Egress  []string `json:"egress,omitempty"`   // kinds of egress besides none
+	// SignedBy are mesh.SigningKeys, as text: what it runs must be signed by one of
+	// them, besides being among Images. Empty = no signature is asked for.
+	SignedBy []string `json:"signed_by,omitempty"`
 }
 
 const quotaForm = 1
@@ -32,6 +35,7 @@ const (
 	AnyPushed  = "pushed" // any image that the peer itself pushed here; no pattern of names matches one
 	maxImages  = 32       // patterns
 	maxPattern = 256      // characters
+	maxSigners = 8        // keys
 )
 
 // EgressKinds are the kinds of egress that a grant may add to none.
@@ -88,6 +92,15 @@ func (q Quota) problems() (bad []string) {
 	for _, e := range q.Egress {
 		if !slices.Contains(EgressKinds(), e) {
 			bad = append(bad, fmt.Sprintf("%q is no kind of egress that can be granted; choose of %s", e, strings.Join(EgressKinds(), ", ")))
+		}
+	}
+	if len(q.SignedBy) > maxSigners {
+		bad = append(bad, fmt.Sprintf("more than %d keys that sign", maxSigners))
+	}
+	for _, text := range q.SignedBy {
+		// In one form only, because it is compared and shown by its fingerprint.
+		if k, err := mesh.ParseSigningKey(text); err != nil || k.String() != text {
+			bad = append(bad, "a key of --signed-by cannot be read")
 		}
 	}
 	return bad

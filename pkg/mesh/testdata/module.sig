@@ -1,0 +1,1 @@
+MEUCIF9eclaRJozS6F+P0RINz8nqtvJAecUakme1/5TTXuQ9AiEAtGfJmesaIYmdHhqSAIX6pL36gASEbUEABhUkmqcxkBo=
