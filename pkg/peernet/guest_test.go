@@ -142,7 +142,9 @@ func TestGuestsWait(t *testing.T) {
 	if in != guestsPerAddr {
 		t.Errorf("%d guests from one address are in, want %d", in, guestsPerAddr)
 	}
+	server.guests.mu.Lock() // refused ones may still be on their way out
 	server.guests.perAddr = 1000
+	server.guests.mu.Unlock()
 	for i := range maxWaiting {
 		if _, err := knockAt(t, start(t, byte(80+i), &gateOf{}), server, door); err == nil {
 			in++

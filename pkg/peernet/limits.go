@@ -1,10 +1,12 @@
 package peernet
 
 import (
+	"log/slog"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	libp2prate "github.com/libp2p/go-libp2p/x/rate"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"peercompute/pkg/mesh"
@@ -22,7 +24,7 @@ const (
 	maxMemoryPerPeer = 512 << 20
 )
 
-func newResourceManager(allowed func(mesh.PeerID) bool) (network.ResourceManager, error) {
+func newResourceManager(allowed func(mesh.PeerID) bool, log *slog.Logger) (*entrance, error) {
 	cfg := rcmgr.PartialLimitConfig{
 		System: rcmgr.ResourceLimits{
 			Conns: maxConns, ConnsInbound: maxConns, ConnsOutbound: maxConns, FD: maxConns,
@@ -49,11 +51,18 @@ func newResourceManager(allowed func(mesh.PeerID) bool) (network.ResourceManager
 		Stream: rcmgr.ResourceLimits{Streams: 1, StreamsInbound: 1, StreamsOutbound: 1, Memory: 32 << 20},
 	}
 	limits := cfg.Build(rcmgr.DefaultLimits.AutoScale())
-	return rcmgr.NewResourceManager(byTrust{rcmgr.NewFixedLimiter(limits), allowed},
+	rm, err := rcmgr.NewResourceManager(byTrust{rcmgr.NewFixedLimiter(limits), allowed},
 		rcmgr.WithMetricsDisabled(),
+		// Its own bound counts trusted peers and connections from here too, and not
+		// those on loopback; handshake.go has what takes its place.
+		rcmgr.WithConnRateLimiters(&libp2prate.Limiter{}),
 		rcmgr.WithLimitPerSubnet(
 			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 32, ConnCount: maxTransient}},
 			[]rcmgr.ConnLimitPerSubnet{{PrefixLength: 56, ConnCount: maxTransient}}))
+	if err != nil {
+		return nil, err
+	}
+	return &entrance{rm, newHandshakes(allowed, log, time.Now)}, nil
 }
 
 // byTrust gives a peer that is not trusted little. Trust is asked at each use, so

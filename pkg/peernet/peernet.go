@@ -86,7 +86,7 @@ func New(cfg Config) (*Net, error) {
 	}
 	n.guests = newGuests(cfg.Expecting, cfg.Gate.Allowed)
 	n.gater = &gater{gate: cfg.Gate, guests: n.guests, self: func() mesh.PeerID { return n.host.ID() }}
-	limiter, err := newResourceManager(cfg.Gate.Allowed)
+	entrance, err := newResourceManager(cfg.Gate.Allowed, cfg.Log)
 	if err != nil {
 		return nil, fmt.Errorf("cannot build the resource manager: %w", err)
 	}
@@ -104,7 +104,7 @@ func New(cfg Config) (*Net, error) {
 		libp2p.Security(libp2ptls.ID, newBatchTLS),
 		libp2p.Muxer(muxerID, n.muxer),
 		libp2p.ConnectionGater(n.gater),
-		libp2p.ResourceManager(limiter),
+		libp2p.ResourceManager(entrance),
 		libp2p.ConnectionManager(cm),
 		libp2p.DisableRelay(),
 		libp2p.DisableMetrics(),
@@ -125,6 +125,7 @@ func New(cfg Config) (*Net, error) {
 				n.arrived(c)
 				return
 			}
+			entrance.handshakes.met(origin(c.RemoteMultiaddr()), c.RemotePeer())
 			n.notify(c.RemotePeer(), true)
 		},
 		DisconnectedF: func(nw network.Network, c network.Conn) {

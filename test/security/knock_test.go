@@ -8,10 +8,10 @@ import (
 	"errors"
 	"io"
 	"net"
-	"testing"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/peer"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -29,26 +29,16 @@ type caller struct {
 	id       mesh.PeerID
 }
 
-func newCaller(t testing.TB) caller {
-	t.Helper()
-	key, pub, err := crypto.GenerateEd25519Key(rand.Reader)
+func newCaller() (c caller, err error) {
+	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		return c, err
 	}
-	return callerWith(t, key, pub)
-}
-
-func callerWith(t testing.TB, key crypto.PrivKey, pub crypto.PubKey) caller {
-	t.Helper()
-	identity, err := libp2ptls.NewIdentity(key)
-	if err != nil {
-		t.Fatal(err)
+	if c.id, err = peer.IDFromPrivateKey(key); err != nil {
+		return c, err
 	}
-	raw, err := pub.Raw()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return caller{identity, idOf(t, raw)}
+	c.identity, err = libp2ptls.NewIdentity(key)
+	return c, err
 }
 
 // target of a call: an address of a node.
@@ -58,11 +48,10 @@ type address struct {
 	quic bool
 }
 
-func addressOf(t testing.TB, full string) address {
-	t.Helper()
+func addressOf(full string) (address, error) {
 	text, id, err := peernet.ParseAddr(full)
 	if err != nil {
-		t.Fatal(err)
+		return address{}, err
 	}
 	a := ma.StringCast(text)
 	_, isQUIC := ma.SplitFunc(a, func(c ma.Component) bool { return c.Protocol().Code == ma.P_QUIC_V1 })
@@ -70,10 +59,7 @@ func addressOf(t testing.TB, full string) address {
 		a, _ = ma.SplitLast(a)
 	}
 	n, err := manet.ToNetAddr(a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return address{id, n, isQUIC != nil}
+	return address{id, n, isQUIC != nil}, err
 }
 
 // greeting opens a stream and asks for a hello, all before anything is answered.

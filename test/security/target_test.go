@@ -32,6 +32,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if to := os.Getenv(floodEnv); to != "" {
+		if err := runFlood(to); err != nil {
+			fmt.Fprintln(os.Stderr, "flood:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(testmesh.Main(m))
 }
 
