@@ -24,6 +24,7 @@ func TestInterrupt(t *testing.T) {
 		{name: "deploy", args: []string{"deploy", "slow:1"}, after: "starting", says: "next: slow stays deployed; remove it with: peerctl rm -f slow"},
 		{name: "deploy json", args: []string{"deploy", "slow:1", "-o", "json"}, says: `{"error":{"kind":"canceled","message":"interrupted"`},
 		{name: "exec", before: []string{"deploy", "hello:1"}, args: []string{"exec", "hello", "--", "hang"}, silent: true},
+		{name: "cp", before: []string{"deploy", "hello:1"}, args: []string{"cp", "hello:/hang", "-"}, silent: true},
 		{name: "top", before: []string{"deploy", "hello:1"}, args: []string{"top", "-o", "json"}, says: `{"error":{"kind":"canceled","message":"interrupted"`},
 		{name: "run", args: []string{"run", "testdata/job.wasm", "sleep"}, silent: true},
 	} {

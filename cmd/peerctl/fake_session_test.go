@@ -1,7 +1,9 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -16,6 +18,7 @@ import (
 func (n *fakeNode) sessionRoutes(mux *http.ServeMux, _ func(string, func(*http.Request) (any, error))) {
 	mux.HandleFunc("POST /v1/workloads/{ref}/forward", n.forward)
 	mux.HandleFunc("POST /v1/workloads/{ref}/exec", n.exec)
+	mux.HandleFunc("POST /v1/workloads/{ref}/copy", n.copy)
 	mux.HandleFunc("POST /v1/stats", n.stats)
 }
 
@@ -130,4 +133,62 @@ func (n *fakeNode) exec(w http.ResponseWriter, r *http.Request) {
 		n.waiting <- struct{}{}
 		_, _ = io.Copy(io.Discard, in)
 	}
+}
+
+// copy plays a container that keeps what was copied in, and serves /hostile: an archive
+// that tries to get out, and at /hang one that never ends.
+func (n *fakeNode) copy(w http.ResponseWriter, r *http.Request) {
+	var o control.Copy
+	err := json.NewDecoder(r.Body).Decode(&o)
+	if err == nil {
+		n.mu.Lock()
+		_, err = n.find(r)
+		n.mu.Unlock()
+	}
+	if err == nil && o.Path == "/etc" {
+		err = mesh.Errorf(mesh.Denied, "a container's own files are read-only; the workload can write below /tmp")
+	}
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	conn, in := hijack(w)
+	defer conn.Close()
+	did := control.CopyReport{Files: 1}
+	switch {
+	case o.In:
+		n.copied = nil
+		for {
+			typ, b, err := frame.Read(in)
+			if err != nil || typ == control.FrameStdin && len(b) == 0 {
+				break
+			}
+			n.copied = append(n.copied, b...)
+			_ = frame.Write(conn, control.FrameCredit, binary.BigEndian.AppendUint32(nil, uint32(len(b))))
+		}
+	case o.Path == "/hang":
+		n.waiting <- struct{}{}
+		_, _ = io.Copy(io.Discard, in)
+		return
+	case o.Path == "/hostile":
+		var b bytes.Buffer
+		out := tar.NewWriter(&b)
+		_ = out.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "hostile/", Mode: 0o755})
+		_ = out.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: "hostile/\x1b[31mlink", Linkname: "../../secret"})
+		_ = out.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "../secret", Size: 4, Mode: 0o644})
+		_, _ = out.Write([]byte("evil"))
+		_ = out.Close()
+		_ = frame.Write(conn, control.FrameStdout, b.Bytes())
+	case o.Path == "/link":
+		var b bytes.Buffer
+		out := tar.NewWriter(&b)
+		_ = out.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "link/", Mode: 0o755})
+		_ = out.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: "link/\x1b[31mout", Linkname: "../../secret"})
+		_ = out.Close()
+		_ = frame.Write(conn, control.FrameStdout, b.Bytes())
+	default:
+		_ = frame.Write(conn, control.FrameStdout, n.copied)
+	}
+	b, _ := json.Marshal(did)
+	_ = frame.Write(conn, control.FrameExit, b)
 }

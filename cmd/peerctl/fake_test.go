@@ -34,6 +34,7 @@ const (
 // fakeNode is a node behind the real local API: it keeps peers, modules and
 // workloads, and runs programs that it knows by name instead of real ones.
 type fakeNode struct {
+	copied  []byte        // into a container, as an archive
 	waiting chan struct{} // receives whenever a request settles down to wait
 
 	mu        sync.Mutex

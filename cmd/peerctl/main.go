@@ -41,6 +41,7 @@ func commands() []command {
 		{groupWork, cmdStats},
 		{groupWork, cmdTop},
 		{groupWork, cmdExec},
+		{groupWork, cmdCp},
 		{groupWork, cmdPortForward},
 		{groupWork, cmdHistory},
 		{groupWork, cmdRollback},

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"peercompute/pkg/control"
+	"peercompute/pkg/driver/docker"
 	"peercompute/pkg/driver/wasm"
 	"peercompute/pkg/heartbeat"
 	"peercompute/pkg/member"
@@ -39,7 +40,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(stderr), doctorCommand(stdout), restoreCommand(os.Stdin, stderr), workerCommand(), versionCommand())
+	root.AddCommand(runCommand(stderr), doctorCommand(stdout), restoreCommand(os.Stdin, stderr), workerCommand(), copierCommand(), versionCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -68,6 +69,16 @@ func workerCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: workerName, Hidden: true, Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return wasm.WorkerMain(c.Context()) },
+	}
+}
+
+const copierName = "container-copy"
+
+// copierCommand is what peerd runs itself as, to copy a container's files as its user.
+func copierCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: copierName, Hidden: true, Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return docker.CopyMain(c.Context()) },
 	}
 }
 
@@ -190,10 +201,17 @@ func once(ctx context.Context, rt *runtimes, cfg config, mc member.Config) (err 
 }
 
 // workerProcess runs this very program as a WASM worker.
-func workerProcess() *exec.Cmd {
+func workerProcess() *exec.Cmd { return exec.Command(itself(), workerName) }
+
+// copierProcess runs this very program to copy a container's files.
+func copierProcess(ctx context.Context) *exec.Cmd {
+	return exec.CommandContext(ctx, itself(), copierName)
+}
+
+func itself() string {
 	self, err := os.Executable()
 	if err != nil {
-		self = os.Args[0]
+		return os.Args[0]
 	}
-	return exec.Command(self, workerName)
+	return self
 }

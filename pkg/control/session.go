@@ -35,6 +35,9 @@ type Sessions interface {
 	// Exec runs a program inside a workload and returns its exit status. begin is called
 	// once it may, for the streams; the program is killed when ctx ends.
 	Exec(ctx context.Context, ref, peer string, e Exec, begin func() (ExecStreams, error)) (int, error)
+	// Copy copies files into or out of a workload. begin is called once it may, for the
+	// archive; it is cut off when ctx ends.
+	Copy(ctx context.Context, ref, peer string, c Copy, begin func() (CopyStreams, error)) (CopyReport, error)
 	// Stats calls emit with a sample of each workload that q names, or of all that run,
 	// once or until ctx ends or emit fails.
 	Stats(ctx context.Context, q StatsQuery, emit func(StatsSample) error) error
@@ -43,6 +46,7 @@ type Sessions interface {
 func (s *Server) sessionRoutes(mux *http.ServeMux) {
 	mux.HandleFunc("POST /v1/workloads/{ref}/forward", s.forward)
 	mux.HandleFunc("POST /v1/workloads/{ref}/exec", s.exec)
+	mux.HandleFunc("POST /v1/workloads/{ref}/copy", s.copy)
 	mux.HandleFunc("POST /v1/stats", s.stats)
 }
 

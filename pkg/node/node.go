@@ -298,6 +298,8 @@ func (n *Node) handlers() map[wire.Verb]request.Handler {
 		wire.VerbHistory:   n.onHistory,
 		wire.VerbRollback:  n.onRollback,
 		wire.VerbExec:      n.onExec,
+		wire.VerbCopyOut:   n.onCopyOut,
+		wire.VerbCopyIn:    n.onCopyIn,
 		wire.VerbRestart:   n.onRestart,
 	}
 }

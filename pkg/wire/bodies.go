@@ -153,4 +153,6 @@ const (
 
 	FrameResize byte = 12 // columns and rows of a terminal, two bytes each, big-endian
 	FrameCredit byte = 13 // how many bytes of input were taken, four bytes, big-endian
+
+	FrameCopied byte = 15 // CBOR Copied; last
 )

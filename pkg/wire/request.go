@@ -66,6 +66,8 @@ const (
 	VerbFindImage Verb = 33 // would a deploy find it there?
 	VerbForward   Verb = 34 // one connection to a port of a workload
 	VerbExec      Verb = 35 // run a program inside a workload
+	VerbCopyOut   Verb = 36 // a tar archive of files of a workload
+	VerbCopyIn    Verb = 37 // unpack a tar archive in a workload
 	VerbStats     Verb = 38 // what workloads use, once or again and again
 	VerbRestart   Verb = 39 // end what runs of a workload, and begin anew
 	VerbHistory   Verb = 44 // a workload's revisions
@@ -78,7 +80,7 @@ var verbNames = map[Verb]string{
 	VerbUnpublish: "unpublish", VerbExpose: "expose", VerbHide: "hide", VerbExplain: "explain", VerbRotate: "rotate",
 	VerbPutInput: "put-input", VerbSubmit: "submit-job", VerbListJobs: "list-jobs", VerbJob: "job", VerbJobOutput: "job-output",
 	VerbCancelJob: "cancel-job", VerbForward: "port-forward", VerbPushImage: "push-image", VerbImages: "images", VerbPrune: "prune-images",
-	VerbFindImage: "find-image", VerbStats: "stats", VerbHistory: "history", VerbRollback: "rollback", VerbExec: "exec", VerbRestart: "restart",
+	VerbFindImage: "find-image", VerbStats: "stats", VerbHistory: "history", VerbRollback: "rollback", VerbExec: "exec", VerbCopyOut: "copy-out", VerbCopyIn: "copy-in", VerbRestart: "restart",
 }
 
 // String is the verb's stable name; it is also part of the signed payload type.

@@ -21,7 +21,7 @@ const module = "peercompute"
 // floors orders the packages: each imports only lower floors, or its own
 // subfolders. A package that is missing here fails the test, so that a new one gets its place.
 var floors = map[string]int{
-	"pkg/mesh": 0, "pkg/fuel": 1, "pkg/frame": 0, "pkg/mux": 0, "pkg/socket": 0, "seccomp": 0,
+	"pkg/mesh": 0, "pkg/archive": 0, "pkg/fuel": 1, "pkg/frame": 0, "pkg/mux": 0, "pkg/socket": 0, "seccomp": 0,
 	"pkg/oci":  1,
 	"pkg/wire": 1, "pkg/identity": 1, "pkg/store": 1, "pkg/event": 1, "pkg/blob": 1, "pkg/lend": 1, "pkg/compose": 1,
 	"pkg/audit":     2, // below trust, which records its changes in their own transactions
@@ -68,6 +68,7 @@ var narrow = map[string][]string{
 	"pkg/frame":         {},
 	"pkg/mux":           {},
 	"pkg/socket":        {},
+	"pkg/archive":       {},
 	"seccomp":           {},
 	"pkg/fuel":          {"pkg/mesh"},
 	"pkg/wire":          {"pkg/mesh", "pkg/frame"},
@@ -79,15 +80,15 @@ var narrow = map[string][]string{
 	"pkg/backup":        {"pkg/mesh", "pkg/wire", "pkg/identity", "pkg/trust"},
 	"pkg/event":         {"pkg/mesh"},
 	"pkg/oci":           {"pkg/mesh"},
-	"pkg/driver":        {"pkg/mesh", "pkg/oci"},
+	"pkg/driver":        {"pkg/mesh", "pkg/oci", "pkg/archive"},
 	"pkg/lend":          {"pkg/mesh"},
 	"pkg/egress":        {"pkg/mesh"},
-	"pkg/driver/docker": {"pkg/mesh", "pkg/driver", "pkg/egress", "pkg/oci", "seccomp"},
+	"pkg/driver/docker": {"pkg/mesh", "pkg/driver", "pkg/egress", "pkg/oci", "pkg/archive", "seccomp"},
 	"pkg/driver/wasm":   {"pkg/mesh", "pkg/driver", "pkg/egress", "pkg/fuel", "pkg/frame"},
 	"pkg/publish":       {"pkg/mesh", "pkg/wire", "pkg/socket"},
 	"pkg/cron":          {"pkg/mesh", "pkg/store"},
 	"pkg/jobs":          {"pkg/mesh", "pkg/store", "pkg/driver"},
-	"pkg/control":       {"pkg/mesh", "pkg/frame"},
+	"pkg/control":       {"pkg/mesh", "pkg/frame", "pkg/archive"},
 	"pkg/compose":       {"pkg/mesh"},
 	"cmd/peerctl":       {"pkg/mesh", "pkg/control"},
 }

@@ -25,7 +25,9 @@ func TestOnlyTheOwnerReachesAWorkload(t *testing.T) {
 		wire.VerbLogs: wire.Logs{Workload: ref.Workload}, wire.VerbForward: wire.Forward{Workload: ref.Workload},
 		wire.VerbStats:   wire.Stats{Workloads: []mesh.WorkloadID{ref.Workload}},
 		wire.VerbHistory: ref, wire.VerbRollback: wire.Rollback{Workload: ref.Workload},
-		wire.VerbExec: wire.Exec{Workload: ref.Workload, Argv: []string{"/program"}},
+		wire.VerbExec:    wire.Exec{Workload: ref.Workload, Argv: []string{"/program"}},
+		wire.VerbCopyOut: wire.CopyOut{Workload: ref.Workload, Path: "/tmp"},
+		wire.VerbCopyIn:  wire.CopyIn{Workload: ref.Workload, Path: "/tmp"},
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		st, err := s.Requests.Open(ctx, bob.ID(), verb, body, nil)

@@ -27,6 +27,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -58,9 +59,12 @@ type Config struct {
 	// Owner is who an owner is now, after changes of its key; nil = itself. Workloads of
 	// one owner may share a network.
 	Owner func(mesh.PeerID) mesh.PeerID
-	Out   egress.Dialer    // makes these connections
-	Log   *slog.Logger     // nil = discard
-	Now   func() time.Time // nil = time.Now
+	// Copier is this program run once more, so that it calls CopyMain; killed when ctx
+	// ends. nil = no files are copied into or out of containers.
+	Copier func(ctx context.Context) *exec.Cmd
+	Out    egress.Dialer    // makes these connections
+	Log    *slog.Logger     // nil = discard
+	Now    func() time.Time // nil = time.Now
 }
 
 // DefaultMaxImage is how large a pulled image may be unless configured: 8 GiB.
@@ -79,6 +83,7 @@ type Driver struct {
 	ownerNow   func(mesh.PeerID) mesh.PeerID
 	out        egress.Dialer
 	runtime    string
+	copier     func(context.Context) *exec.Cmd
 
 	mu     sync.Mutex
 	engine *engine                    // nil until the engine has answered once
@@ -126,7 +131,7 @@ func New(c Config) (*Driver, error) {
 	return &Driver{
 		node: c.Node, maxImage: c.MaxImage, log: c.Log, now: c.Now, cli: cli,
 		pinned: map[mesh.WorkloadID]pinned{}, ways: map[*way]bool{},
-		mayConnect: c.MayConnect, ownerNow: c.Owner, out: c.Out, runtime: c.Runtime,
+		mayConnect: c.MayConnect, ownerNow: c.Owner, out: c.Out, runtime: c.Runtime, copier: c.Copier,
 	}, nil
 }
 

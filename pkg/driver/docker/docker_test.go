@@ -5,8 +5,11 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -22,7 +25,23 @@ import (
 	"peercompute/pkg/testkit"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// copierArg makes the test binary the process that copies, as peerd's hidden command does.
+const copierArg = "container-copy"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == copierArg {
+		if err := docker.CopyMain(context.Background()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func copier(ctx context.Context) *exec.Cmd {
+	return exec.CommandContext(ctx, os.Args[0], copierArg)
+}
 
 const port = 8080
 
@@ -45,7 +64,7 @@ func needEngine(t testing.TB) {
 func open(t testing.TB, node mesh.PeerID) *docker.Driver {
 	t.Helper()
 	host, runtime := dockertest.Chosen()
-	d, err := docker.New(docker.Config{Node: node, Host: host, Runtime: runtime, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	d, err := docker.New(docker.Config{Node: node, Host: host, Runtime: runtime, Copier: copier, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

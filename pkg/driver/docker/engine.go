@@ -23,10 +23,12 @@ type engine struct {
 	arch     string // as GOARCH has it
 	runtime  string // the default runtime
 	cpus     int
-	remaps   bool   // it maps container users to others of the host
-	secludes bool   // the runtime of workloads keeps their network to itself
-	runc     string // the version
-	risks    string // known holes of these versions; "" = none
+	remaps   bool // it maps container users to others of the host
+	secludes bool // the runtime of workloads keeps their network to itself
+	// sandboxes: the runtime runs programs on a kernel of its own (gVisor)
+	sandboxes bool
+	runc      string // the version
+	risks     string // known holes of these versions; "" = none
 }
 
 // knowEngine returns what is known of the engine and asks if that is nothing.
@@ -55,6 +57,7 @@ func (d *Driver) askEngine(ctx context.Context) (engine, error) {
 	if e.secludes, err = judgeRuntime(info, d.runtime); err != nil {
 		return engine{}, err
 	}
+	e.sandboxes = sandboxes(info, d.runtime)
 	v, err := d.cli.ServerVersion(ctx)
 	if err != nil {
 		return engine{}, d.fail(err, "tell its version")
@@ -121,11 +124,19 @@ func judgeRuntime(info system.Info, chosen string) (secludes bool, err error) {
 		return false, mesh.Errorf(mesh.Unsupported, "the container engine has no runtime %q, only %s", clip(chosen, 40), strings.Join(slices.Sorted(maps.Keys(info.Runtimes)), ", ")).
 			WithHint("register it under \"runtimes\" in the engine's daemon.json, or start peerd without --runtime")
 	}
-	if !strings.HasPrefix(path.Base(r.Path), "runsc") && !strings.HasPrefix(chosen, "runsc") {
+	if !sandboxes(info, chosen) {
 		return false, nil
 	}
 	args := strings.Join(r.Args, " ")
 	return !strings.Contains(args, "-network=host") && !strings.Contains(args, "-network host"), nil
+}
+
+// sandboxes reports whether a runtime is gVisor's; "" is the engine's default.
+func sandboxes(info system.Info, runtime string) bool {
+	if runtime == "" {
+		runtime = info.DefaultRuntime
+	}
+	return strings.HasPrefix(path.Base(info.Runtimes[runtime].Path), "runsc") || strings.HasPrefix(runtime, "runsc")
 }
 
 // goArch turns the kernel's name of an architecture into Go's, which images use.

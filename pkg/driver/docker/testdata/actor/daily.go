@@ -23,6 +23,7 @@ import (
 //	actor flood           writes to stdout for ever
 //	actor size            prints the size of its terminal at each change
 //	actor processes       prints how many processes live
+//	actor stat FILE       prints its mode, and whether it is the actor's own
 func daily(args []string) bool {
 	switch args[0] {
 	case "keep":
@@ -72,6 +73,13 @@ func daily(args []string) bool {
 			fmt.Printf("%d x %d %v\n", size[1], size[0], err == 0)
 			<-changed
 		}
+	case "stat":
+		st, err := os.Stat(args[1])
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		fmt.Println(st.Mode(), "mine", st.Sys().(*syscall.Stat_t).Uid == uint32(os.Getuid()))
 	case "processes":
 		all, _ := os.ReadDir("/proc")
 		n := 0

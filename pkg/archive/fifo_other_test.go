@@ -1,0 +1,5 @@
+//go:build !unix
+
+package archive
+
+func mkfifo(string) error { return nil }
