@@ -72,7 +72,7 @@ func decode(src []byte) (*module, error) {
 	if err := m.findSections(); err != nil {
 		return nil, err
 	}
-	for _, step := range []func() error{m.decodeTypes, m.decodeImports, m.decodeFunctions, m.decodeMemories, m.decodeRest, m.decodeExports, m.decodeCode} {
+	for _, step := range []func() error{m.decodeTypes, m.decodeImports, m.decodeFunctions, m.decodeTables, m.decodeMemories, m.decodeRest, m.decodeExports, m.decodeCode} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -203,17 +203,31 @@ func limits(r *reader) error {
 	return nil
 }
 
-func (m *module) decodeMemories() error {
-	r := m.section(secMemory)
-	for range r.u32() {
-		if !r.more() {
-			break
-		}
+func (m *module) decodeTables() error {
+	r := m.section(secTable)
+	if !r.more() {
+		return nil
+	}
+	for range r.count(3) {
+		r.byte() // what it holds
 		if err := limits(r); err != nil {
 			return err
 		}
 	}
-	return nil
+	return finish(r, "its tables")
+}
+
+func (m *module) decodeMemories() error {
+	r := m.section(secMemory)
+	if !r.more() {
+		return nil
+	}
+	for range r.count(2) {
+		if err := limits(r); err != nil {
+			return err
+		}
+	}
+	return finish(r, "its memories")
 }
 
 func (m *module) decodeFunctions() error {

@@ -94,6 +94,7 @@ func (s segment) end() int64 { return s.offset + int64(len(s.bytes)) }
 
 // The sections of a module that say where its data goes.
 const (
+	sectionCustom    = 0
 	sectionMemory    = 5
 	sectionData      = 11
 	sectionDataCount = 12

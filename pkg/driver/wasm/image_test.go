@@ -9,6 +9,8 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/experimental"
+
+	"peercompute/pkg/fuel"
 )
 
 // withData is a module with this many pages of memory and these data segments.
@@ -100,7 +102,12 @@ func TestImageIsPrivate(t *testing.T) {
 func FuzzSplitData(f *testing.F) {
 	f.Add(withData(1, nil, at(100, "hello"), at(3, "x")))
 	f.Add(sayModule("hello"))
-	f.Fuzz(func(t *testing.T, code []byte) {
+	f.Fuzz(func(t *testing.T, plain []byte) {
+		metered, err := fuel.Instrument(plain, fuel.Options{})
+		if err != nil {
+			return // no such module comes so far: see compile
+		}
+		code := metered.Code
 		segments, rest, ok := splitData(code)
 		if !ok {
 			return

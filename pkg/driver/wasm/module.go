@@ -176,15 +176,18 @@ func (ms *modules) compile(ctx context.Context, digest string, f *os.File) (*mod
 	if err := checkHeader(code); err != nil {
 		return nil, err
 	}
+	// Metering comes first, although it counts only for a module that is valid: it
+	// takes no more memory than the module's size warrants, while wazero believes
+	// whatever length a vector says it has.
+	metered, err := fuel.Instrument(code, fuel.Options{})
+	if err != nil {
+		return nil, err
+	}
 	mark := filepath.Join(ms.valid, shortHash(digest))
 	if _, err := os.Stat(mark); err != nil {
 		if err := validate(ctx, code); err != nil {
 			return nil, err
 		}
-	}
-	metered, err := fuel.Instrument(code, fuel.Options{})
-	if err != nil {
-		return nil, err
 	}
 	if err := ms.check(metered); err != nil {
 		return nil, err
