@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -17,6 +19,7 @@ type deployFlags struct {
 	health   healthFlags
 	port     uint16
 	disk     int64
+	tmpfs    []string
 	publish  bool
 	gateway  string
 	restart  mesh.Restart
@@ -53,7 +56,7 @@ stays, and no request is lost. If the new one is not ready in time the old one
 serves on, and the exit code is 1.`,
 		Example: `  peerctl deploy hello.wasm --publish
   peerctl deploy api.wasm --serve --idle 10m --allow-host db.example.org:443
-  peerctl deploy nginx:1.27 --peer bob --port 80 --publish --health http:/
+  peerctl deploy nginx:1.27 --peer bob --port 80 --tmpfs /run --tmpfs /var/cache/nginx --publish --health http:/
   peerctl deploy shop:3 --peer bob --port 8080 --network shop --egress allow:api.example.org:443
   peerctl deploy --file compose.yaml --peer bob --dry-run
   peerctl deploy ./site --peer bob --port 8080 --publish
@@ -92,6 +95,7 @@ func (a *app) addDeployFlags(cmd *cobra.Command, f *deployFlags) {
 	flags := cmd.Flags()
 	portVar(flags, &f.port, "port", "TCP port that a container listens on")
 	sizeVar(flags, &f.disk, "disk", "scratch space of a container (default "+formatSize(mesh.DefaultDisk)+")")
+	flags.StringArrayVar(&f.tmpfs, "tmpfs", nil, "`DIR` that a container may write to, all else but /tmp being read-only; gone with each start; all share --disk evenly; repeatable")
 	flags.BoolVar(&f.publish, "publish", false, "give it a public URL")
 	flags.StringVar(&f.gateway, "gateway", "", "`NAME` of the gateway to publish through (default: the peer's only one)")
 	choiceVar(cmd, flags, &f.restart, "restart", "", "when to start it again: no, on-failure or always (default on-failure)",
@@ -118,7 +122,7 @@ func (a *app) deploy(ctx context.Context, f *deployFlags, target string, args []
 	if err != nil {
 		return err
 	}
-	spec.Port, spec.Restart = f.port, f.restart
+	spec.Port, spec.Restart, spec.Tmpfs = f.port, f.restart, f.tmpfs
 	if err := f.egress.apply(&spec); err != nil {
 		return err
 	}
@@ -200,6 +204,8 @@ func (f *deployFlags) misplaced(wasm bool) error {
 		return usagef("--port is for containers: a WASM service is handed each request, or with --serve finds its listener open")
 	case wasm && f.disk != 0:
 		return usagef("--disk is for containers: the files of a WASM program are --scratch")
+	case wasm && len(f.tmpfs) > 0:
+		return usagef("--tmpfs is for containers: a WASM program writes below --scratch")
 	case !wasm && f.timeout != 0:
 		return usagef("--timeout is for WASM programs: a container runs until it is stopped")
 	}
@@ -255,19 +261,38 @@ func (a *app) followDeploy(ctx context.Context, p *progress, wait bool, do func(
 			WithHint("%s stays deployed; remove it with: peerctl rm -f %s", seen.Name, seen.Name)
 	}
 	if err != nil {
-		return last, &deployError{error: withDeployHint(err, seen), workload: seen, log: log}
+		return last, &deployError{error: withDeployHint(err, seen, log), workload: seen, log: log}
 	}
 	return last, nil
 }
 
-// withDeployHint names the next step after a failure that left a record behind,
-// unless the node named one.
-func withDeployHint(err error, w *control.Workload) error {
+// withDeployHint names the next step after a failure that left a record behind: what
+// the log tells to change, or what the node named.
+func withDeployHint(err error, w *control.Workload, log []string) error {
 	var known *mesh.Error
-	if w != nil && errors.As(err, &known) && known.Hint == "" {
+	if w == nil || !errors.As(err, &known) {
+		return err
+	}
+	if known.Hint == "" {
 		known.Hint = fmt.Sprintf("read its log with: peerctl logs %s   remove it with: peerctl rm -f %s", w.Name, w.Name)
 	}
+	if w.Kind == mesh.Container {
+		known.Hint = cmp.Or(cureFor(log), known.Hint)
+	}
 	return err
+}
+
+// cureFor is what to change where a container's log says that it met one of its bounds.
+func cureFor(log []string) string {
+	for _, line := range log {
+		switch line = strings.ToLower(line); {
+		case strings.Contains(line, "read-only file system"):
+			return "all but /tmp is read-only: deploy with --tmpfs DIR for each directory that it writes to"
+		case strings.Contains(line, "no space left on device"):
+			return "its scratch space is full: deploy with more --disk"
+		}
+	}
+	return ""
 }
 
 func (a *app) showDeployed(w control.Workload, d control.Deploy) error {

@@ -27,7 +27,7 @@ func TestLoad(t *testing.T) {
 	}
 	dir := "/srv/shop/cache"
 	want := Project{Name: "shop", Services: []Service{
-		{Spec: mesh.Spec{Name: "cache", Runtime: mesh.Container, Network: "shop", Port: 6379, Restart: mesh.RestartNo}, Build: dir},
+		{Spec: mesh.Spec{Name: "cache", Runtime: mesh.Container, Network: "shop", Port: 6379, Restart: mesh.RestartNo, Tmpfs: []string{"/run"}}, Build: dir},
 		{Spec: mesh.Spec{
 			Name: "db", Runtime: mesh.Container, Image: "postgres:17", Network: "shop", Port: 5432, Restart: mesh.RestartAlways,
 			Resources: mesh.Resources{Memory: 512 << 20, PIDs: 200},
@@ -55,6 +55,7 @@ func TestRefused(t *testing.T) {
 			"services.web.pid is not supported", "services.web.cap_add is not supported", "secrets is not supported",
 		}},
 		"two ports":          {"services:\n web:\n  image: a\n  ports: ['80:80', '443:443']\n", []string{"it publishes 2 ports"}},
+		"tmpfs options":      {"services:\n web:\n  image: a\n  tmpfs: ['/run:size=1g', /proc]\n", []string{"options (size=1g) are not supported", `"/proc" cannot be`}},
 		"UDP":                {"services:\n web:\n  image: a\n  ports: ['53:53/udp']\n", []string{"udp port cannot be published"}},
 		"two networks":       {"services:\n web:\n  image: a\n  networks: [a, b]\nnetworks: {a: {}, b: {}}\n", []string{"on 2 networks (a, b)"}},
 		"a network's driver": {"services:\n web:\n  image: a\n  networks: [a]\nnetworks: {a: {driver: host}}\n", []string{"networks.a.driver is not supported"}},

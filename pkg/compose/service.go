@@ -31,6 +31,13 @@ func service(project string, s types.ServiceConfig) (out Service, bad []string) 
 			spec.Env = append(spec.Env, k+"="+*v)
 		}
 	}
+	for _, dir := range s.Tmpfs {
+		dir, options, _ := strings.Cut(dir, ":")
+		if options != "" {
+			say("tmpfs %s: options (%s) are not supported", dir, options)
+		}
+		spec.Tmpfs = append(spec.Tmpfs, dir)
+	}
 	ports(&spec, s, say)
 	limits(&spec, s, say)
 	spec.Health = health(s, say)

@@ -112,6 +112,9 @@ type Spec struct {
 
 	// Signatures of what runs, where a grant asks for them: see signature.go.
 	Signatures []Signature `json:"signatures,omitempty" cbor:"35,keyasint,omitempty"`
+	// Directories that are writable besides /tmp and what the image declares as volumes;
+	// see scratch.go. All share Resources.Disk evenly.
+	Tmpfs []string `json:"tmpfs,omitempty" cbor:"40,keyasint,omitempty"`
 
 	Health *Health `json:"health,omitempty" cbor:"29,keyasint,omitempty"` // nil = it is well as long as it runs
 }
@@ -214,6 +217,7 @@ func (s Spec) Validate() error {
 	s.validateGuest(say)
 	s.validateHealth(say)
 	s.validateSignatures(say)
+	s.validateTmpfs(say)
 	switch s.Restart {
 	case "", RestartNo, RestartOnFailure, RestartAlways:
 	default:

@@ -64,6 +64,7 @@ func sections() []section {
 		{"d", "Admission decisions, durable", measureAdmission},
 		{"e", "WebAssembly", measureWasm},
 		{"f", "Many peers, many nonces, many streams", measureTrust},
+		{"g", "Fifty deploys at once against fifty docker run -d", measureMany},
 	}
 }
 

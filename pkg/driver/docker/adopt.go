@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -144,7 +145,16 @@ func (d *Driver) adopt(ctx context.Context, got container.InspectResponse, ways 
 		return nil, err
 	}
 	d.endExecs(ctx, got)
-	return d.task(got, workload, port, y), nil
+	t := d.task(got, workload, port, y)
+	t.away = endedBefore(got.State, d.booted)
+	return t, nil
+}
+
+// endedBefore reports whether a container had ended by then: of the machine's start,
+// that its shutdown had ended it, since peerd would have noted an end of its own.
+func endedBefore(s *container.State, then time.Time) bool {
+	at, err := time.Parse(time.RFC3339Nano, s.FinishedAt)
+	return err == nil && !s.Running && at.Before(then)
 }
 
 // parsePort reads the port label; 0 = the workload has no port.

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
@@ -275,5 +276,26 @@ func TestJudgesTheEngine(t *testing.T) {
 	}
 	if _, err := judge(good(), "1.40"); mesh.KindOf(errOr(err)) != mesh.Unsupported {
 		t.Errorf("an old engine: got %v, want mesh.Unsupported", err)
+	}
+}
+
+// What had ended before this machine started had been ended by its shutdown.
+func TestEndedWithTheMachine(t *testing.T) {
+	boot := time.Date(2026, 11, 26, 8, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		state container.State
+		want  bool
+	}{
+		{container.State{FinishedAt: "2026-11-26T07:59:59.5Z"}, true},
+		{container.State{FinishedAt: "2026-11-26T08:00:01Z"}, false},
+		{container.State{FinishedAt: "2026-11-26T07:59:59Z", Running: true}, false},
+		{container.State{FinishedAt: ""}, false},
+	} {
+		if got := endedBefore(&c.state, boot); got != c.want {
+			t.Errorf("%+v: got %t", c.state, got)
+		}
+	}
+	if up := upSince(); up < time.Second {
+		t.Errorf("up for %s", up)
 	}
 }

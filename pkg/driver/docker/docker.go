@@ -84,6 +84,7 @@ type Driver struct {
 	out        egress.Dialer
 	runtime    string
 	copier     func(context.Context) *exec.Cmd
+	booted     time.Time // when this machine started; zero = not known
 
 	mu     sync.Mutex
 	engine *engine                    // nil until the engine has answered once
@@ -131,7 +132,7 @@ func New(c Config) (*Driver, error) {
 	return &Driver{
 		node: c.Node, maxImage: c.MaxImage, log: c.Log, now: c.Now, cli: cli,
 		pinned: map[mesh.WorkloadID]pinned{}, ways: map[*way]bool{},
-		mayConnect: c.MayConnect, ownerNow: c.Owner, out: c.Out, runtime: c.Runtime, copier: c.Copier,
+		booted: c.Now().Add(-upSince()), mayConnect: c.MayConnect, ownerNow: c.Owner, out: c.Out, runtime: c.Runtime, copier: c.Copier,
 	}, nil
 }
 

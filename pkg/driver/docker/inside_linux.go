@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -71,4 +72,13 @@ func diskUsed(pid int, container string, dirs []string) (int64, error) {
 		used += int64(st.Blocks-st.Bfree) * st.Bsize
 	}
 	return used, nil
+}
+
+// upSince is how long this machine has been up; a year if it does not say.
+func upSince() time.Duration {
+	var now unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
+		return 365 * 24 * time.Hour
+	}
+	return time.Duration(now.Nano())
 }

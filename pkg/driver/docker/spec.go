@@ -2,10 +2,8 @@ package docker
 
 import (
 	"fmt"
-	"path"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/docker/docker/api/types/container"
 
@@ -21,7 +19,7 @@ const (
 	logSize      = "8m"      // one log file; two are kept
 	logFiles     = "2"       //
 	oomScore     = 500       // when the machine runs out of memory, workloads go before services
-	maxVolumes   = 16        // directories that an image may declare as volumes
+	maxVolumes   = 16        // writable directories
 	maxMilliCPU  = 1_000_000 // a thousand cores: more is a mistake
 	bytesPerNode = 4096      // one inode of scratch for so many bytes
 	minInodes    = 1024
@@ -60,7 +58,7 @@ func build(node mesh.PeerID, w mesh.Workload, img image, user, sandbox string) (
 	if r.Memory <= 0 || r.PIDs <= 0 || r.Disk <= 0 || r.MilliCPU <= 0 || r.MilliCPU > maxMilliCPU {
 		return blueprint{}, mesh.Errorf(mesh.Invalid, "a container needs bounds above zero for memory, processes, disk and CPU (at most %d cores)", maxMilliCPU/1000)
 	}
-	scratch, err := scratchOf(img.volumes, r.Disk, user)
+	scratch, err := scratchOf(slices.Concat(img.volumes, s.Tmpfs), r.Disk, user)
 	if err != nil {
 		return blueprint{}, err
 	}
@@ -130,21 +128,21 @@ func weight(r mesh.Resources) int64 {
 }
 
 // scratchOf is the writable file systems: /tmp, /dev/shm, and one for each directory that
-// the image declares as a volume. Left alone, the engine would put those on the
-// host's disk, without a bound. These and /tmp share disk bytes evenly.
+// the image declares as a volume, or the spec as writable. Left alone, the engine would
+// put the former on the host's disk, without a bound. These and /tmp share disk bytes evenly.
 func scratchOf(volumes []string, disk int64, user string) (map[string]string, error) {
 	dirs := []string{"/tmp"}
 	for _, v := range volumes {
-		v = path.Clean(v)
-		if !path.IsAbs(v) || v == "/" || strings.ContainsAny(v, ":,\x00") || under(v, "/proc") || under(v, "/sys") || under(v, "/dev") {
-			return nil, mesh.Errorf(mesh.Invalid, "the image declares %q as a volume, which cannot be one", clip(v, 80))
+		v, err := mesh.ScratchDir(v)
+		if err != nil {
+			return nil, err
 		}
 		dirs = append(dirs, v)
 	}
 	slices.Sort(dirs)
 	dirs = slices.Compact(dirs)
 	if len(dirs) > maxVolumes {
-		return nil, mesh.Errorf(mesh.Invalid, "the image declares more than %d volumes", maxVolumes-1)
+		return nil, mesh.Errorf(mesh.Invalid, "the image's volumes and the spec's are more than %d writable directories", maxVolumes-1)
 	}
 	out := make(map[string]string, len(dirs))
 	for _, dir := range dirs {
@@ -162,9 +160,6 @@ func inMemory(size int64, user string) string {
 	return fmt.Sprintf("rw,noexec,nosuid,nodev,size=%d,nr_inodes=%d,mode=0700,uid=%s,gid=%s",
 		size, max(size/bytesPerNode, minInodes), user, user)
 }
-
-// under reports whether the clean path p is dir or below it.
-func under(p, dir string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
 
 // maskedPaths are the paths that show nothing: what tells of the host or steers
 // it. Newer engines mask the same; naming them makes all engines equal.

@@ -41,6 +41,7 @@ func anyWorkload() *rapid.Generator[mesh.Workload] {
 				Hosts:   rapid.SliceOfN(text, 0, 2).Draw(t, "hosts"),
 				Network: rapid.OneOf(rapid.Just(""), rapid.Just(""), text).Draw(t, "network"),
 				Restart: mesh.Restart(text.Draw(t, "restart")),
+				Tmpfs:   rapid.SliceOfN(rapid.OneOf(rapid.SampledFrom([]string{"/run", "/tmp", "/var/lib/x"}), rapid.SampledFrom([]string{"/run", "/", "/proc", "/dev/shm", "/a,exec", "../x"})), 0, 2).Draw(t, "tmpfs"),
 			},
 		}
 	})
@@ -73,6 +74,9 @@ func TestNoSpecLeavesTheContainer(t *testing.T) {
 		})
 	}
 }
+
+// under reports whether the clean path p is dir or below it.
+func under(p, dir string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
 
 var someID = strings.Repeat("ab", 32)
 

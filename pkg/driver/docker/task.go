@@ -2,11 +2,14 @@ package docker
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"maps"
 	"net"
 	"net/netip"
 	"slices"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -29,6 +32,7 @@ type task struct {
 	pid       int      // of its first process
 	scratch   []string // its writable directories
 	stopped   atomic.Bool
+	away      bool        // the engine was, or the machine, while nobody looked; of Wait alone
 	paused    atomic.Bool // as far as we know; nobody else pauses our containers
 	probe     probe
 }
@@ -90,6 +94,7 @@ func (t *task) Wait(ctx context.Context) (mesh.Exit, error) {
 	pause := waitAgainFirst
 	for {
 		began := t.driver.now()
+		t.away = t.away && !t.runsOn(ctx) // it outlived that
 		exit, err := t.wait(ctx)
 		if err == nil {
 			t.closeNetwork(ctx)
@@ -104,6 +109,7 @@ func (t *task) Wait(ctx context.Context) (mesh.Exit, error) {
 		if t.driver.now().Sub(began) > waitAgainMost {
 			pause = waitAgainFirst
 		}
+		t.away = true
 		t.driver.log.Debug("waiting for a container broke off", "workload", t.id, "err", err, "again", pause)
 		timer := time.NewTimer(pause)
 		select {
@@ -136,8 +142,35 @@ func (t *task) wait(ctx context.Context) (mesh.Exit, error) {
 		exit.Reason = "stopped"
 	case got.State.Error != "":
 		exit.Reason = clip(got.State.Error, 200)
+	case t.driver.leaves(ctx):
+		// It ends its containers, politely, so that the program's status may be 0.
+		return mesh.Exit{}, errEngineLeaves
+	case t.away:
+		exit.Kind = mesh.Unavailable
+		exit.Reason = "ended with the container engine"
 	}
 	return exit, nil
+}
+
+var errEngineLeaves = errors.New("the container engine takes no more connections")
+
+// leaves reports whether the engine takes no more connections, though it may still
+// answer on those that it has.
+func (d *Driver) leaves(ctx context.Context) bool {
+	c, err := d.cli.Dialer()(ctx)
+	if err != nil {
+		return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
+	}
+	c.Close()
+	return false
+}
+
+// runsOn reports whether the container runs, as far as the engine says so.
+func (t *task) runsOn(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	got, err := t.driver.cli.ContainerInspect(ctx, t.container)
+	return err == nil && got.State.Running
 }
 
 // Stop asks the program to end with the image's stop signal, and kills it after

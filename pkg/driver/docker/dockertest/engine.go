@@ -1,6 +1,7 @@
 package dockertest
 
 import (
+	"context"
 	"crypto/rand"
 	"os"
 	"os/exec"
@@ -19,7 +20,21 @@ import (
 // ("unix://…"). It shares nothing with the first: it has directories, a containerd
 // and a bridge of its own, and changes no rules of the firewall. It goes with the
 // test.
-func Engine(t testing.TB) (host string) {
+func Engine(t testing.TB) (host string) { return NewDaemon(t).Host }
+
+// Daemon is such an engine, for tests that restart it.
+type Daemon struct {
+	Host string
+
+	t     testing.TB
+	args  []string
+	log   *os.File
+	cmd   *exec.Cmd
+	ended chan struct{}
+}
+
+// NewDaemon starts one.
+func NewDaemon(t testing.TB) *Daemon {
 	t.Helper()
 	for _, need := range []string{"docker", "root", "dockerd", "ip"} {
 		testkit.Need(t, need)
@@ -28,6 +43,7 @@ func Engine(t testing.TB) (host string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	bridge := "pct" + strings.ToLower(rand.Text()[:8])
 	ip := func(args ...string) error { return exec.Command("ip", args...).Run() }
 	if err := ip("link", "add", bridge, "type", "bridge"); err != nil {
@@ -45,48 +61,69 @@ func Engine(t testing.TB) (host string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	host = "unix://" + filepath.Join(dir, "s")
-	cmd := exec.Command("dockerd",
+	d := &Daemon{t: t, log: log, Host: "unix://" + filepath.Join(dir, "s")}
+	d.args = []string{
 		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"), "--pidfile", filepath.Join(dir, "pid"),
-		"-H", host, "--bridge", bridge, "--iptables=false", "--ip-forward=false", "--ip-masq=false",
-		"--containerd-namespace", bridge, "--containerd-plugins-namespace", bridge+"-plugins")
-	cmd.Stdout, cmd.Stderr = log, log
+		"-H", d.Host, "--bridge", bridge, "--iptables=false", "--ip-forward=false", "--ip-masq=false",
+		"--containerd-namespace", bridge, "--containerd-plugins-namespace", bridge + "-plugins",
+	}
+	t.Cleanup(func() {
+		d.Stop()
+		log.Close()
+	})
+	d.Start()
+	return d
+}
+
+// Start starts the engine and waits until it answers.
+func (d *Daemon) Start() {
+	d.t.Helper()
+	cmd := exec.Command("dockerd", d.args...)
+	cmd.Stdout, cmd.Stderr = d.log, d.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		d.t.Fatal(err)
 	}
 	ended := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(ended) }()
-	t.Cleanup(func() {
-		defer os.RemoveAll(dir)
-		defer log.Close()
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-ended:
-			return
-		case <-time.After(timeout / 4):
-		}
-		t.Error("the second engine does not end")
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		<-ended
-	})
-	cli, err := client.NewClientWithOpts(client.WithHost(host), client.WithAPIVersionNegotiation())
+	d.cmd, d.ended = cmd, ended
+	cli, err := client.NewClientWithOpts(client.WithHost(d.Host), client.WithAPIVersionNegotiation())
 	if err != nil {
-		t.Fatal(err)
+		d.t.Fatal(err)
 	}
 	defer cli.Close()
 	for deadline := time.Now().Add(timeout); ; {
-		if _, err = cli.Ping(t.Context()); err == nil {
-			return host
+		if _, err = cli.Ping(context.Background()); err == nil {
+			return
 		}
 		select {
 		case <-ended:
-			said, _ := os.ReadFile(log.Name())
-			t.Fatalf("the second engine ended:\n%s", said[max(0, len(said)-2000):])
+			said, _ := os.ReadFile(d.log.Name())
+			d.t.Fatalf("the second engine ended:\n%s", said[max(0, len(said)-2000):])
 		case <-time.After(50 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the second engine does not answer: %v", err)
+			d.t.Fatalf("the second engine does not answer: %v", err)
 		}
 	}
+}
+
+// Stop ends the engine, and with it its containers, as a shutdown of the machine does.
+// It does nothing to one that does not run.
+func (d *Daemon) Stop() {
+	d.t.Helper()
+	if d.cmd == nil {
+		return
+	}
+	cmd := d.cmd
+	d.cmd = nil
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-d.ended:
+		return
+	case <-time.After(timeout / 4):
+	}
+	d.t.Error("the second engine does not end")
+	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	<-d.ended
 }

@@ -3,6 +3,7 @@
 //	actor serve           answers "hello" on :8080, ends on SIGTERM
 //	actor serve ADDRESS   the same on another address
 //	actor stubborn        the same, and ignores SIGTERM
+//	actor polite          the same as serve, and ends with 0 when it is asked to
 //	actor print N CODE    prints N lines and exits with CODE
 //	actor both            writes to stdout and stderr in turns
 //	actor eat             takes memory until it is killed
@@ -31,6 +32,11 @@ func main() {
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM)
 		serve("")
+	case "polite":
+		asked := make(chan os.Signal, 1)
+		signal.Notify(asked, syscall.SIGTERM)
+		go serve("")
+		<-asked
 	case "print":
 		n, _ := strconv.Atoi(args[1])
 		code, _ := strconv.Atoi(args[2])
