@@ -82,7 +82,7 @@ type PortDialer interface {
 // whether they are well.
 type Prober interface {
 	// Probe runs argv with no more rights than the workload itself has and returns
-	// its exit status. When ctx ends first the program may run on, but only one at a
+	// its exit status. When ctx ends first the program is killed. Only one runs at a
 	// time: the next Probe fails with mesh.Timeout until it has ended.
 	Probe(ctx context.Context, argv []string) (status int, err error)
 }

@@ -298,6 +298,10 @@ func TestEgressMatrix(t *testing.T) {
 					t.Errorf("%s means %q, want %q", name, got, tc.lookups[name])
 				}
 			}
+			st, err := task.Stats(t.Context())
+			if used := len(tc.tcp) > 0; err != nil || used && (st.Received == 0 || st.Sent == 0) || tc.change == nil && st.Received+st.Sent != 0 {
+				t.Errorf("its network counts %d bytes received, %d sent, %v", st.Received, st.Sent, err)
+			}
 			if after := hostReached(); after != before {
 				t.Errorf("%d connections reached this machine", after-before)
 			}

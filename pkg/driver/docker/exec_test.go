@@ -2,6 +2,7 @@ package docker_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 )
 
 // A health check's program runs under all that confines the container, says how it
-// ended, and one that hangs is not joined by others.
+// ended, and one that hangs is killed.
 func TestProbeInside(t *testing.T) {
 	needEngine(t)
 	d := open(t, newNode(t))
@@ -36,7 +37,27 @@ func TestProbeInside(t *testing.T) {
 	if _, err := p.Probe(short, []string{"/program", "hang"}); mesh.KindOf(err) != mesh.Timeout {
 		t.Fatalf("a probe that hangs: %v, want a timeout", err)
 	}
-	if _, err := p.Probe(ctx, []string{"/program", "print", "0", "0"}); mesh.KindOf(err) != mesh.Timeout {
-		t.Fatalf("beside a probe that hangs another ran: %v", err)
+	// It was killed, with what it had started: the next one finds itself alone.
+	short, stop = context.WithTimeout(ctx, 2*time.Second)
+	defer stop()
+	if _, err := p.Probe(short, []string{"/program", "spawn"}); mesh.KindOf(err) != mesh.Timeout {
+		t.Fatalf("a probe that hangs, and its child: %v, want a timeout", err)
 	}
+	if n := processes(t, task); n != "2" { // the server and the one that counts
+		t.Errorf("%s processes live after the probes", n)
+	}
+	if code, err := p.Probe(ctx, []string{"/program", "print", "0", "0"}); err != nil || code != 0 {
+		t.Fatalf("after probes that hung: %d, %v", code, err)
+	}
+}
+
+// processes is how many live in the container, the one that counts included.
+func processes(t *testing.T, task driver.Task) string {
+	t.Helper()
+	var out strings.Builder
+	code, err := task.(driver.Execer).Exec(t.Context(), driver.Exec{Argv: []string{"/program", "processes"}, Stdout: &out, Stderr: &out})
+	if code != 0 || err != nil {
+		t.Fatalf("%d, %v: %s", code, err, out.String())
+	}
+	return strings.TrimSpace(out.String())
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -72,6 +73,38 @@ func diskUsed(pid int, container string, dirs []string) (int64, error) {
 		used += int64(st.Blocks-st.Bfree) * st.Bsize
 	}
 	return used, nil
+}
+
+// networkUsed is how many bytes a container has received and sent, its loopback left out.
+func networkUsed(pid int, container string) (received, sent int64, err error) {
+	table, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "net", "dev"))
+	if err != nil {
+		return 0, 0, fmt.Errorf("cannot read the container's devices: %w", err)
+	}
+	if !belongs(pid, container) {
+		return 0, 0, errOtherProcess
+	}
+	received, sent = devices(table)
+	return received, sent, nil
+}
+
+// devices adds up the bytes of a table as in /proc/net/dev: for each device its name, a
+// colon, eight figures of what was received, and eight of what was sent, of each the
+// bytes first.
+func devices(table []byte) (received, sent int64) {
+	for line := range bytes.Lines(table) {
+		name, figures, ok := strings.Cut(string(line), ":")
+		f := strings.Fields(figures)
+		if !ok || len(f) < 9 || strings.TrimSpace(name) == "lo" {
+			continue
+		}
+		in, err1 := strconv.ParseInt(f[0], 10, 64)
+		out, err2 := strconv.ParseInt(f[8], 10, 64)
+		if err1 == nil && err2 == nil {
+			received, sent = received+in, sent+out
+		}
+	}
+	return received, sent
 }
 
 // upSince is how long this machine has been up; a year if it does not say.
