@@ -24,6 +24,7 @@ type deployFlags struct {
 	gateway  string
 	restart  mesh.Restart
 	egress   egressFlags
+	volumes  volumeFlags
 	detach   bool
 	recreate bool
 	dryRun   bool
@@ -53,11 +54,13 @@ says are left alone.
 Where you have a workload of that name there already, this updates it: the new
 revision starts beside the old one and takes its place once it is ready. The URL
 stays, and no request is lost. If the new one is not ready in time the old one
-serves on, and the exit code is 1.`,
+serves on, and the exit code is 1. A revision with a volume of the one before starts
+once that has ended: one at a time writes to a volume.`,
 		Example: `  peerctl deploy hello.wasm --publish
   peerctl deploy api.wasm --serve --idle 10m --allow-host db.example.org:443
   peerctl deploy nginx:1.27 --peer bob --port 80 --tmpfs /run --tmpfs /var/cache/nginx --publish --health http:/
   peerctl deploy shop:3 --peer bob --port 8080 --network shop --egress allow:api.example.org:443
+  peerctl deploy postgres:17 --peer bob --port 5432 --volume db:/var/lib/postgresql/data:size=4G
   peerctl deploy --file compose.yaml --peer bob --dry-run
   peerctl deploy ./site --peer bob --port 8080 --publish
   peerctl deploy worker:2 --peer bob --memory 512M --env-file prod.env -- --queue mail`,
@@ -101,6 +104,7 @@ func (a *app) addDeployFlags(cmd *cobra.Command, f *deployFlags) {
 	choiceVar(cmd, flags, &f.restart, "restart", "", "when to start it again: no, on-failure or always (default on-failure)",
 		mesh.RestartNo, mesh.RestartOnFailure, mesh.RestartAlways)
 	f.egress.add(cmd)
+	f.volumes.add(cmd)
 	flags.BoolVar(&f.recreate, "recreate", false, "to update, stop the old revision before the new one starts: room for one is enough, and nothing answers meanwhile")
 	completeFlag(cmd, "gateway", a.completePeerFlag())
 }
@@ -129,6 +133,7 @@ func (a *app) deploy(ctx context.Context, f *deployFlags, target string, args []
 	if f.disk != 0 {
 		spec.Resources.Disk = f.disk
 	}
+	spec.Volumes = f.volumes.mounts
 	if err := f.health.apply(&spec); err != nil {
 		return err
 	}
@@ -212,6 +217,9 @@ func (f *deployFlags) misplaced(wasm bool) error {
 	if err := f.egress.misplaced(wasm); err != nil {
 		return err
 	}
+	if err := f.volumes.misplaced(wasm); err != nil {
+		return err
+	}
 	if !wasm {
 		if err := f.guest.misplaced(); err != nil {
 			return err
@@ -240,6 +248,10 @@ func (a *app) followDeploy(ctx context.Context, p *progress, wait bool, do func(
 			if wait {
 				p.workload(*ev.Workload)
 			}
+		}
+		if ev.Note != "" {
+			p.clear()
+			a.note("%s", ev.Note)
 		}
 		if ev.Progress != nil {
 			p.bytes(ev.Progress.What, ev.Progress.Done, ev.Progress.Total)

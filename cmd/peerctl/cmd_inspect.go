@@ -93,6 +93,9 @@ func specLines(line func(key, text string), w control.Workload) {
 	line("egress", strings.Join(append([]string{string(s.Egress)}, s.Hosts...), " "))
 	line("network", s.Network)
 	line("writable", strings.Join(s.Tmpfs, " "))
+	for _, m := range s.Volumes {
+		line("volume", describeVolume(m))
+	}
 	line("clock", string(s.Clock))
 	if s.Concurrency > 0 {
 		line("concurrency", fmt.Sprint(s.Concurrency))

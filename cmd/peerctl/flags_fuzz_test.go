@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"peercompute/pkg/mesh"
 )
 
 // What the flags of a grant take is in range, and what they refuse changes nothing.
@@ -57,6 +59,23 @@ func FuzzNewPeer(f *testing.F) {
 			if strings.HasSuffix(a, "/p2p/"+add.ID) || !strings.HasPrefix(a, "/") {
 				t.Fatalf("address %q", a)
 			}
+		}
+	})
+}
+
+// What is taken for a volume can be mounted, and is never a directory of the host.
+func FuzzVolume(f *testing.F) {
+	for _, s := range []string{"data:/data", "data:/data:ro,size=2G", "data:/data:size=2G:rw", "/etc:/etc", "data:/proc", "a:/b:", "a:/b/../proc", "a::", "a:/b:size=0"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		m, err := parseVolume(s)
+		if err != nil {
+			return
+		}
+		spec := mesh.Spec{Name: "x", Runtime: mesh.Container, Image: "x", Volumes: []mesh.VolumeMount{m}}
+		if err := spec.Validate(); err != nil || !mesh.ValidLabel(m.Name) || !strings.HasPrefix(s, m.Name+":"+m.Target) {
+			t.Fatalf("%q is taken for %+v: %v", s, m, err)
 		}
 	})
 }

@@ -35,6 +35,7 @@ func commands() []command {
 		{groupWork, cmdVerify},
 		{groupWork, cmdBalance},
 		{groupWork, cmdImage},
+		{groupWork, cmdVolume},
 		{groupWork, cmdPs},
 		{groupWork, cmdInspect},
 		{groupWork, cmdLogs},

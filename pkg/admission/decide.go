@@ -41,6 +41,7 @@ type Usage struct {
 	Peer, Host Held
 	FuelToday  uint64    // units of fuel/1 that the peer has burnt today or holds for what runs
 	FuelOpens  time.Time // when the next day begins
+	NewVolumes int64     // bytes of the volumes that would be made; those that there are count as disk
 }
 
 // Held is a sum over workloads.

@@ -2,6 +2,7 @@ package admission
 
 import (
 	"fmt"
+	"math"
 	"strings"
 
 	"peercompute/pkg/mesh"
@@ -34,16 +35,25 @@ func Explain(p Policy, g trust.Grant, s mesh.Spec, u Usage) []Row {
 		amount("grant.workloads", "workloads", "--max-workloads", 1, int64(u.Peer.Workloads), int64(g.Quota.Workloads), count),
 		amount("grant.cpus", "cpus", "--cpus", r.CountedCPU(), u.Peer.Resources.MilliCPU, q.MilliCPU, cores),
 		amount("grant.memory", "memory", "--memory", s.CountedMemory(), u.Peer.Resources.Memory, q.Memory, size),
-		amount("grant.disk", "disk", "--disk", r.Disk, u.Peer.Resources.Disk, q.Disk, size),
+		amount("grant.disk", "disk", "--disk", add64(r.Disk, u.NewVolumes), u.Peer.Resources.Disk, q.Disk, size),
 		amount("grant.pids", "pids", "", r.PIDs, 0, q.PIDs, count),
 		amount("host.workloads", "workloads", "", 1, int64(u.Host.Workloads), int64(p.Workloads), count),
 		amount("host.cpus", "cpus", "", r.CountedCPU(), u.Host.Resources.MilliCPU, p.Resources.MilliCPU, cores),
 		amount("host.memory", "memory", "", s.CountedMemory(), u.Host.Resources.Memory, p.Resources.Memory, size),
 		reserve(p.Reserve, s.CountedMemory(), u.Host.Resources.Memory),
-		amount("host.disk", "disk", "", r.Disk, u.Host.Resources.Disk, p.Resources.Disk, size),
+		amount("host.disk", "disk", "", add64(r.Disk, u.NewVolumes), u.Host.Resources.Disk, p.Resources.Disk, size),
 		fuel(r.Fuel, q.Fuel),
 		fuelDay(g, s, u),
 	})
+}
+
+// add64 is a sum of amounts, none of which may be negative; a sum that overflows or has
+// one that is fits nowhere.
+func add64(a, b int64) int64 {
+	if a < 0 || b < 0 || a > math.MaxInt64-b {
+		return -1
+	}
+	return a + b
 }
 
 // ExplainRoute is every rule that DecideRoute asks.

@@ -76,12 +76,14 @@ func Load(ctx context.Context, in Input) (p Project, needs []string, err error) 
 	if err != nil {
 		problems = append(problems, err.Error())
 	}
+	volumes, bad := namedVolumes(loaded)
+	problems = append(problems, bad...)
 	for _, name := range order {
 		c := loaded.Services[name]
 		more, missing, bad := variables(in, env, c)
 		needs, problems = append(needs, missing...), append(problems, bad...)
 		c.Environment = more
-		s, bad := service(loaded.Name, c)
+		s, bad := service(loaded.Name, c, volumes)
 		problems = append(problems, bad...)
 		p.Services = append(p.Services, s)
 	}

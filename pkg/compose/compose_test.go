@@ -31,6 +31,7 @@ func TestLoad(t *testing.T) {
 		{Spec: mesh.Spec{
 			Name: "db", Runtime: mesh.Container, Image: "postgres:17", Network: "shop", Port: 5432, Restart: mesh.RestartAlways,
 			Resources: mesh.Resources{Memory: 512 << 20, PIDs: 200},
+			Volumes:   []mesh.VolumeMount{{Name: "shop-data", Target: "/var/lib/postgresql/data", Size: 2 << 30}, {Name: "shared-conf", Target: "/srv/conf", ReadOnly: true}},
 			Health:    &mesh.Health{Check: mesh.CheckCommand, Command: []string{"/bin/sh", "-c", "pg_isready -U shop"}, Interval: 5 * time.Second, Timeout: 2 * time.Second, Retries: 4},
 		}},
 		{Spec: mesh.Spec{
@@ -51,12 +52,17 @@ func TestRefused(t *testing.T) {
 		want []string
 	}{
 		"privilege and more": {"services:\n web:\n  image: a\n  privileged: true\n  volumes: ['/:/host']\n  network_mode: host\n  pid: host\n  cap_add: [SYS_ADMIN]\nsecrets: {k: {file: k}}\n", []string{
-			"services.web.privileged is not supported", "services.web.volumes is not supported", "services.web.network_mode is not supported",
+			"services.web.privileged is not supported", "services.web: /:/host is a directory of a host", "services.web.network_mode is not supported",
 			"services.web.pid is not supported", "services.web.cap_add is not supported", "secrets is not supported",
 		}},
 		"two ports":          {"services:\n web:\n  image: a\n  ports: ['80:80', '443:443']\n", []string{"it publishes 2 ports"}},
 		"tmpfs options":      {"services:\n web:\n  image: a\n  tmpfs: ['/run:size=1g', /proc]\n", []string{"options (size=1g) are not supported", `"/proc" cannot be`}},
 		"UDP":                {"services:\n web:\n  image: a\n  ports: ['53:53/udp']\n", []string{"udp port cannot be published"}},
+		"an unnamed volume":  {"services:\n web:\n  image: a\n  volumes: ['/data', './here:/y']\n", []string{"the volume at /data has no name", "/srv/a/here:/y is a directory of a host"}},
+		"a missing volume":   {"services:\n web:\n  image: a\n  volumes: ['gone:/x']\n", []string{"undefined volume gone"}},
+		"a tmpfs mount":      {"services:\n web:\n  image: a\n  volumes: [{type: tmpfs, target: /x}]\n", []string{`mount of type "tmpfs" is not supported`}},
+		"a volume's driver":  {"services:\n web:\n  image: a\n  volumes: ['d:/d']\nvolumes: {d: {driver: nfs, driver_opts: {device: ':/x'}}}\n", []string{`the driver "nfs" is not supported`, "volumes.d.driver_opts.device is not supported"}},
+		"a volume's size":    {"services:\n web:\n  image: a\n  volumes: ['d:/d']\nvolumes: {d: {driver_opts: {size: 1k}}}\n", []string{`the size "1k" is not one from 16M to 1T`}},
 		"two networks":       {"services:\n web:\n  image: a\n  networks: [a, b]\nnetworks: {a: {}, b: {}}\n", []string{"on 2 networks (a, b)"}},
 		"a network's driver": {"services:\n web:\n  image: a\n  networks: [a]\nnetworks: {a: {driver: host}}\n", []string{"networks.a.driver is not supported"}},
 		"a build's rest":     {"services:\n web:\n  build: {context: ., network: host}\n", []string{"services.web.build.network is not supported"}},

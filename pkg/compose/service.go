@@ -15,7 +15,8 @@ import (
 )
 
 // service makes a workload of one service, and lists what of it cannot be had.
-func service(project string, s types.ServiceConfig) (out Service, bad []string) {
+// volumes are those that the file names, by what it calls them.
+func service(project string, s types.ServiceConfig, volumes map[string]mesh.VolumeMount) (out Service, bad []string) {
 	say := func(format string, args ...any) {
 		bad = append(bad, fmt.Sprintf("services.%s: "+format, append([]any{s.Name}, args...)...))
 	}
@@ -39,6 +40,7 @@ func service(project string, s types.ServiceConfig) (out Service, bad []string) 
 		spec.Tmpfs = append(spec.Tmpfs, dir)
 	}
 	ports(&spec, s, say)
+	spec.Volumes = mounts(s, volumes, say)
 	limits(&spec, s, say)
 	spec.Health = health(s, say)
 	switch s.Restart {

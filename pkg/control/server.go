@@ -65,6 +65,7 @@ type Workloads interface {
 	Compose
 	Sessions
 	Images
+	Volumes
 }
 
 // Config is what NewServer needs. Workloads is nil on a gateway.
@@ -215,6 +216,7 @@ func (s *Server) routes() http.Handler {
 
 func (s *Server) workloadRoutes(mux *http.ServeMux, get func(string, handler)) {
 	w := s.cfg.Workloads
+	s.volumeRoutes(mux, get)
 	ref := func(r *http.Request) (string, string) { return r.PathValue("ref"), r.URL.Query().Get("peer") }
 	get("POST /v1/pause", func(r *http.Request) (any, error) {
 		p, err := body[Pause](r)

@@ -238,7 +238,8 @@ type Deploy struct {
 type DeployEvent struct {
 	Workload *Workload      `json:"workload,omitempty"` // its state changed
 	Progress *mesh.Progress `json:"progress,omitempty"`
-	Log      []string       `json:"log,omitempty"` // with Error: the last lines of its log
+	Log      []string       `json:"log,omitempty"`  // with Error: the last lines of its log
+	Note     string         `json:"note,omitempty"` // what the person should know
 	Done     bool           `json:"done,omitempty"`
 	Error    *Error         `json:"error,omitempty"`
 }

@@ -116,6 +116,8 @@ type Spec struct {
 	// see scratch.go. All share Resources.Disk evenly.
 	Tmpfs []string `json:"tmpfs,omitempty" cbor:"40,keyasint,omitempty"`
 
+	Volumes []VolumeMount `json:"volumes,omitempty" cbor:"23,keyasint,omitempty"` // of containers: see volume.go
+
 	Health *Health `json:"health,omitempty" cbor:"29,keyasint,omitempty"` // nil = it is well as long as it runs
 }
 
@@ -218,6 +220,7 @@ func (s Spec) Validate() error {
 	s.validateHealth(say)
 	s.validateSignatures(say)
 	s.validateTmpfs(say)
+	s.validateVolumes(say)
 	switch s.Restart {
 	case "", RestartNo, RestartOnFailure, RestartAlways:
 	default:

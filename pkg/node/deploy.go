@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 
 	"peercompute/pkg/control"
 	"peercompute/pkg/mesh"
@@ -26,9 +27,14 @@ func (a *api) Deploy(ctx context.Context, d control.Deploy, emit func(control.De
 	if spec, err = a.n.bringImage(ctx, p, spec, d.Push, progress); err != nil {
 		return err
 	}
-	v, revision, err := a.accept(ctx, p, wire.Deploy{Spec: spec, Recreate: d.Recreate}, progress)
+	v, revision, recreates, err := a.accept(ctx, p, wire.Deploy{Spec: spec, Recreate: d.Recreate}, progress)
 	if err != nil {
 		return err
+	}
+	if recreates && !d.Recreate {
+		if err := emit(control.DeployEvent{Note: recreateNote(revision)}); err != nil {
+			return err
+		}
 	}
 	w := a.show(v, p, false)
 	if err := emit(control.DeployEvent{Workload: &w, Done: !d.Wait}); err != nil || !d.Wait {
@@ -37,31 +43,36 @@ func (a *api) Deploy(ctx context.Context, d control.Deploy, emit func(control.De
 	return a.report(ctx, p, v, revision, emit)
 }
 
+// recreateNote says why an update is an outage for a moment.
+func recreateNote(revision int) string {
+	return fmt.Sprintf("one revision at a time can have a volume, so the one before is stopped until revision %d answers", revision)
+}
+
 // accept gets the workload accepted by the peer that is to run it.
-func (a *api) accept(ctx context.Context, p mesh.PeerID, in wire.Deploy, progress func(mesh.Progress)) (v wire.View, revision int, err error) {
+func (a *api) accept(ctx context.Context, p mesh.PeerID, in wire.Deploy, progress func(mesh.Progress)) (v wire.View, revision int, recreates bool, err error) {
 	n := a.n
 	if p == n.m.Key.ID {
 		out, c, err := n.deploy(ctx, p, trust.Grant{}, randomDigest(), in)
 		if err == nil {
 			err = n.apply(ctx, c)
 		}
-		return wire.View{Workload: out.work, Status: mesh.Status{State: mesh.Pending, Since: n.m.Now().UTC()}}, out.revision, err
+		return wire.View{Workload: out.work, Status: mesh.Status{State: mesh.Pending, Since: n.m.Now().UTC()}}, out.revision, out.recreate, err
 	}
 	if in.Spec.Runtime == mesh.Wasm {
 		if err := n.sendModule(ctx, p, in.Spec.Digest, progress); err != nil {
-			return wire.View{}, 0, err
+			return wire.View{}, 0, false, err
 		}
 	}
 	var ok wire.Accepted
 	if err := n.ask(ctx, p, wire.VerbDeploy, in, &ok); err != nil {
-		return wire.View{}, 0, err
+		return wire.View{}, 0, false, err
 	}
 	now := n.m.Now().UTC()
 	v = wire.View{
 		Workload: mesh.Workload{ID: ok.Workload, Owner: n.m.Key.ID, Spec: ok.Spec, Created: now},
 		Status:   mesh.Status{State: mesh.Pending, Since: now},
 	}
-	return v, ok.Revision, n.remember(ctx, p, v)
+	return v, ok.Revision, ok.Recreate, n.remember(ctx, p, v)
 }
 
 // report follows an accepted revision of a workload until it serves and answers (and

@@ -30,7 +30,7 @@ func (n *Node) explain(ctx context.Context, who mesh.PeerID, g trust.Grant, in w
 		_, err := n.gateways.find(spec.Publish.Gateway)
 		out.Checks = append(out.Checks, judged("host.gateway", "a gateway "+spec.Publish.Gateway, err))
 	}
-	policy := n.policy(ctx)
+	policy, ready := n.policy(ctx), n.volumesReady(ctx, spec)
 	err := n.m.Store.View(func(tx *store.Tx) error {
 		p, grant, usage, err := n.weigh(tx, policy, who, g)
 		if err != nil {
@@ -43,9 +43,23 @@ func (n *Node) explain(ctx context.Context, who mesh.PeerID, g trust.Grant, in w
 		name := mesh.Check{Rule: "workload.name", Want: spec.Name, Limit: "new here", Pass: true}
 		if before != nil {
 			name.Limit = fmt.Sprintf("updates %s, revision %d", before.Workload.ID, before.Serving())
-			if in.Recreate {
+			if mustRecreate(*before, spec, in.Recreate) {
 				usage = without(usage, *before)
 			}
+		}
+		if usage.NewVolumes, err = newVolumes(tx, who, spec); err != nil {
+			return err
+		}
+		if len(spec.Volumes) > 0 {
+			var self mesh.WorkloadID
+			if before != nil {
+				self = before.Workload.ID
+			}
+			_, err := missingVolumes(tx, who, spec, self)
+			if err == nil {
+				err = ready
+			}
+			out.Checks = append(out.Checks, judged("volumes", fmt.Sprint(len(spec.Volumes)), err))
 		}
 		for _, row := range admission.Explain(p, grant, spec, usage) {
 			out.Checks = append(out.Checks, row.Check)

@@ -226,6 +226,9 @@ func (n *Node) usage(tx *store.Tx, who mesh.PeerID) (admission.Usage, error) {
 	if err := n.addImages(tx, who, &u); err != nil {
 		return u, err
 	}
+	if err := addVolumes(tx, who, &u); err != nil {
+		return u, err
+	}
 	if who == "" || who == n.m.Key.ID {
 		return u, nil
 	}

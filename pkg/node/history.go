@@ -84,7 +84,7 @@ func (n *Node) rollback(ctx context.Context, who mesh.PeerID, g trust.Grant, req
 		if err == nil && v.Spec.Runtime == mesh.Wasm {
 			_, err = n.cfg.Modules.Path(v.Spec.Digest)
 		}
-		promised = accepted{r.With(v.Spec), r.Following()}
+		promised = accepted{r.With(v.Spec), r.Following(), mustRecreate(r, v.Spec, in.Recreate)}
 		return err
 	})
 	if err != nil {
@@ -100,7 +100,7 @@ func (n *Node) rollback(ctx context.Context, who mesh.PeerID, g trust.Grant, req
 		if spec.Runtime == mesh.Container && v.Digest != "" && len(spec.Signatures) == 0 {
 			spec.Digest = v.Digest // its name may mean another image by now; what was signed is pinned as it is
 		}
-		next := supervisor.Next{Run: mesh.NewWorkloadID(request), Spec: spec, Again: true, Recreate: in.Recreate}
+		next := supervisor.Next{Run: mesh.NewWorkloadID(request), Spec: spec, Again: true, Recreate: promised.recreate}
 		return n.update(tx, policy, who, g, r, next, promised, fmt.Sprintf("rollback to %d", v.Number))
 	}
 	return promised, change{commit, n.begun(who, promised)}, nil
@@ -213,6 +213,11 @@ func (a *api) Rollback(ctx context.Context, ref, peer string, b control.Rollback
 	}
 	v := d.View
 	v.Workload.Spec = ok.Spec
+	if ok.Recreate && !b.Recreate {
+		if err := emit(control.DeployEvent{Note: recreateNote(ok.Revision)}); err != nil {
+			return err
+		}
+	}
 	w := a.show(v, d.Peer, false)
 	if err := emit(control.DeployEvent{Workload: &w, Done: !b.Wait}); err != nil || !b.Wait {
 		return err

@@ -96,10 +96,11 @@ func (n *Node) grantOf(who mesh.PeerID, g trust.Grant) trust.Grant {
 type accepted struct {
 	work     mesh.Workload
 	revision int
+	recreate bool // what serves is stopped first
 }
 
 func (a accepted) answer() wire.Accepted {
-	return wire.Accepted{Workload: a.work.ID, Spec: a.work.Spec, Revision: a.revision}
+	return wire.Accepted{Workload: a.work.ID, Spec: a.work.Spec, Revision: a.revision, Recreate: a.recreate}
 }
 
 // deploy accepts a workload, or the next revision of one of that name, or refuses it
@@ -119,13 +120,16 @@ func (n *Node) deploy(ctx context.Context, who mesh.PeerID, g trust.Grant, reque
 			return accepted{}, change{}, err
 		}
 	}
+	if err := n.volumesReady(ctx, spec); err != nil {
+		return accepted{}, change{}, err
+	}
 	policy := n.policy(ctx)
 	fresh := mesh.Workload{ID: mesh.NewWorkloadID(request), Owner: who, Spec: spec, Created: n.m.Now().UTC()}
-	out := accepted{fresh, 1}
+	out := accepted{work: fresh, revision: 1}
 	err := n.m.Store.View(func(tx *store.Tx) error {
 		before, err := namesake(tx, who, spec.Name)
 		if before != nil {
-			out = accepted{before.With(spec), before.Following()}
+			out = accepted{before.With(spec), before.Following(), mustRecreate(*before, spec, in.Recreate)}
 		}
 		return err
 	})
@@ -138,7 +142,7 @@ func (n *Node) deploy(ctx context.Context, who mesh.PeerID, g trust.Grant, reque
 			return err
 		}
 		if before != nil {
-			next := supervisor.Next{Run: fresh.ID, Spec: spec, Publish: spec.Publish, Recreate: in.Recreate}
+			next := supervisor.Next{Run: fresh.ID, Spec: spec, Publish: spec.Publish, Recreate: out.recreate}
 			return n.update(tx, policy, who, g, *before, next, out, "")
 		}
 		if out.work.ID != fresh.ID {
@@ -148,6 +152,9 @@ func (n *Node) deploy(ctx context.Context, who mesh.PeerID, g trust.Grant, reque
 			return err
 		}
 		if err := pushedReady(tx, n.grantOf(who, g), spec); err != nil {
+			return err
+		}
+		if err := n.claimVolumes(tx, who, g, spec, fresh.ID, fresh.ID); err != nil {
 			return err
 		}
 		if err := supervisor.Put(tx, supervisor.Record{Workload: fresh, Desired: supervisor.Run, Publish: spec.Publish}); err != nil {
@@ -176,6 +183,9 @@ func (n *Node) begun(who mesh.PeerID, a accepted) func() {
 func (n *Node) decide(tx *store.Tx, p admission.Policy, who mesh.PeerID, g trust.Grant, spec mesh.Spec) error {
 	p, g, usage, err := n.weigh(tx, p, who, g)
 	if err != nil {
+		return err
+	}
+	if usage.NewVolumes, err = newVolumes(tx, who, spec); err != nil {
 		return err
 	}
 	return admission.Decide(p, g, spec, usage).Refusal(who)

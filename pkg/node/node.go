@@ -72,10 +72,12 @@ type Node struct {
 	states   states // as last told
 	sessions sessions
 
-	imageWake chan struct{} // an image is to be taken or removed
-	waits     imageWaits
-	arrivals  arrivals
-	pushes    pushes
+	imageWake  chan struct{} // an image is to be taken or removed
+	volumeWake chan struct{} // a volume is to be removed
+	volumeWork volumeWork
+	waits      imageWaits
+	arrivals   arrivals
+	pushes     pushes
 }
 
 type readiness struct {
@@ -94,7 +96,7 @@ type heldJob struct {
 
 // New puts a node together; nothing runs before Run.
 func New(cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, m: cfg.Member, log: cfg.Member.Log, ready: map[mesh.Runtime]readiness{}, jobs: map[wire.Digest]heldJob{}, waiting: map[mesh.PeerID]*blob.Store{}, imageWake: make(chan struct{}, 1)}
+	n := &Node{cfg: cfg, m: cfg.Member, log: cfg.Member.Log, ready: map[mesh.Runtime]readiness{}, jobs: map[wire.Digest]heldJob{}, waiting: map[mesh.PeerID]*blob.Store{}, imageWake: make(chan struct{}, 1), volumeWake: make(chan struct{}, 1)}
 	drivers := map[mesh.Runtime]driver.Driver{}
 	for kind, r := range cfg.Runtimes {
 		drivers[kind] = r.Driver
@@ -138,7 +140,7 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 	}
 	n.m.Net.Handle(wire.TunnelProtocol, func(ctx context.Context, s *peernet.Stream) { n.tunnels.Serve(ctx, s.Peer(), s) })
 	return n.m.Run(ctx, n.handlers(), &api{n}, member.Hooks{Withdraw: n.withdraw, Halt: n.halt, Status: n.status, Checkup: n.checkup, Free: n.free, Usage: n.usages}, ready,
-		n.sup.Run, n.gateways.run, n.lending.run, n.fuel.run, n.queue.Run, n.sweepAsked, n.keepImages, n.crons.Run)
+		n.sup.Run, n.gateways.run, n.lending.run, n.fuel.run, n.queue.Run, n.sweepAsked, n.keepImages, n.keepVolumes, n.crons.Run)
 }
 
 // runtimes lists what can run now. The answer is kept for a moment, because it
@@ -219,6 +221,7 @@ func (n *Node) withdraw(ctx context.Context, p mesh.PeerID, keep bool) ([]mesh.W
 		return nil, err
 	}
 	stopped, err := n.stopAll(ctx, audit.Local, "its owner was removed", func(w mesh.Workload) bool { return w.Owner == p })
+	err = errors.Join(err, n.dropVolumes(ctx, p))
 	return append(stopped, canceled...), errors.Join(err, n.forgetInputs(p))
 }
 
@@ -301,5 +304,8 @@ func (n *Node) handlers() map[wire.Verb]request.Handler {
 		wire.VerbCopyOut:   n.onCopyOut,
 		wire.VerbCopyIn:    n.onCopyIn,
 		wire.VerbRestart:   n.onRestart,
+
+		wire.VerbVolumes: n.onVolumes, wire.VerbRemoveVolume: n.onRemoveVolume,
+		wire.VerbBackupVolume: n.onBackupVolume, wire.VerbRestoreVolume: n.onRestoreVolume,
 	}
 }

@@ -71,6 +71,9 @@ func (n *Node) rekey(tx *store.Tx, from, to mesh.PeerID) error {
 	if err := rekeyImages(tx, from, to); err != nil {
 		return err
 	}
+	if err := rekeyVolumes(tx, from, to); err != nil {
+		return err
+	}
 	if err := n.rekeyJobs(tx, from, to); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"slices"
 
 	"peercompute/pkg/admission"
 	"peercompute/pkg/mesh"
@@ -40,10 +41,16 @@ func (n *Node) update(tx *store.Tx, policy admission.Policy, who mesh.PeerID, g 
 		return mesh.Errorf(mesh.Overloaded, "%d earlier revisions of %s have not ended yet", len(r.Retired), r.Workload.Spec.Name).
 			WithRule("workload.updates").WithHint("try again in a moment; see: peerctl history %s", r.Workload.Spec.Name)
 	}
+	if mustRecreate(r, next.Spec, next.Recreate) != next.Recreate {
+		return errMoved(r.Workload.Spec.Name)
+	}
 	if err := n.decideUpdate(tx, policy, who, g, r, next); err != nil {
 		return err
 	}
 	if err := pushedReady(tx, n.grantOf(who, g), next.Spec); err != nil {
+		return err
+	}
+	if err := n.claimVolumes(tx, who, g, next.Spec, r.Workload.ID, next.Run); err != nil {
 		return err
 	}
 	before := r.Serving()
@@ -65,6 +72,12 @@ func (n *Node) update(tx *store.Tx, policy admission.Policy, who mesh.PeerID, g 
 	return n.note(tx, who, "update", r.With(next.Spec), detail)
 }
 
+// mustRecreate reports whether an update stops what runs before the new revision
+// starts: if that was asked for, or both have the same volume.
+func mustRecreate(r supervisor.Record, next mesh.Spec, asked bool) bool {
+	return asked || slices.ContainsFunc(r.Specs(), func(s mesh.Spec) bool { return mesh.ShareVolume(s, next) })
+}
+
 // rememberFirst writes down a revision that began before revisions were.
 func rememberFirst(tx *store.Tx, r supervisor.Record) error {
 	all, err := supervisor.History(tx, r.Workload.ID)
@@ -80,6 +93,9 @@ func rememberFirst(tx *store.Tx, r supervisor.Record) error {
 func (n *Node) decideUpdate(tx *store.Tx, p admission.Policy, who mesh.PeerID, g trust.Grant, r supervisor.Record, next supervisor.Next) error {
 	p, g, usage, err := n.weigh(tx, p, who, g)
 	if err != nil {
+		return err
+	}
+	if usage.NewVolumes, err = newVolumes(tx, who, next.Spec); err != nil {
 		return err
 	}
 	alone := admission.Decide(p, g, next.Spec, without(usage, r))

@@ -50,7 +50,8 @@ const (
 	AskedJobs    Bucket = "asked_jobs"    // node: jobs that this node queued, here and elsewhere
 	Crons        Bucket = "crons"         // cron: name → schedule
 
-	Images Bucket = "images" // node: owner, image ID → an image that was pushed here
+	Images  Bucket = "images"  // node: owner, image ID → an image that was pushed here
+	Volumes Bucket = "volumes" // node: volume ID → a volume here
 
 	Witness Bucket = "witness" // heartbeat: peer → the last seen of its logs
 	Alarms  Bucket = "alarms"  // alarm: number → what the owner must look at
@@ -59,7 +60,7 @@ const (
 
 var buckets = [...]Bucket{
 	Meta, TrustLog, TrustTasks, Invites, Nonces, NonceExpiry, Workloads, Revisions, Remote, Routes, Lend, Audit, Fuel, Witness, Alarms, Denied, Keys,
-	Receipts, ReceiptOrder, Accounts, Jobs, JobIndex, Outputs, AskedJobs, Crons, Images,
+	Receipts, ReceiptOrder, Accounts, Jobs, JobIndex, Outputs, AskedJobs, Crons, Images, Volumes,
 }
 
 var (

@@ -33,6 +33,7 @@ type Accepted struct {
 	Workload mesh.WorkloadID `cbor:"1,keyasint"`
 	Spec     mesh.Spec       `cbor:"2,keyasint"` // with defaults filled in
 	Revision int             `cbor:"3,keyasint,omitempty"`
+	Recreate bool            `cbor:"4,keyasint,omitempty"` // the revision before it is stopped first
 }
 
 // Ref names one workload (stop, remove, inspect, watch, hide).

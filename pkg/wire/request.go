@@ -39,39 +39,43 @@ type Verb uint16
 
 // The verbs.
 const (
-	VerbPutModule Verb = 1 // announce a module; its bytes follow if it is not there yet
-	VerbDeploy    Verb = 2
-	VerbStop      Verb = 3
-	VerbRemove    Verb = 4
-	VerbList      Verb = 5
-	VerbInspect   Verb = 6
-	VerbWatch     Verb = 7 // a stream of states until the workload is ready or final
-	VerbLogs      Verb = 8
-	VerbRun       Verb = 9  // a job in the foreground
-	VerbPublish   Verb = 10 // peer to gateway: route a name to me
-	VerbUnpublish Verb = 11 // peer to gateway
-	VerbExpose    Verb = 12 // deployer to peer: give the workload a public name
-	VerbHide      Verb = 13 // deployer to peer: withdraw it
-	VerbExplain   Verb = 14 // what would be decided of a deploy; nothing is done
-	VerbRotate    Verb = 15 // another key takes the sender's place
-	VerbPutInput  Verb = 20 // announce the input of a job; its bytes follow
-	VerbSubmit    Verb = 21 // queue a job
-	VerbListJobs  Verb = 22
-	VerbJob       Verb = 23 // one of them, with its receipt
-	VerbJobOutput Verb = 24 // a stream of what it wrote
-	VerbCancelJob Verb = 25
-	VerbPushImage Verb = 30 // announce an image; the parts of it that are not there follow
-	VerbImages    Verb = 31 // that the asker pushed
-	VerbPrune     Verb = 32 // of these, remove what no workload uses
-	VerbFindImage Verb = 33 // would a deploy find it there?
-	VerbForward   Verb = 34 // one connection to a port of a workload
-	VerbExec      Verb = 35 // run a program inside a workload
-	VerbCopyOut   Verb = 36 // a tar archive of files of a workload
-	VerbCopyIn    Verb = 37 // unpack a tar archive in a workload
-	VerbStats     Verb = 38 // what workloads use, once or again and again
-	VerbRestart   Verb = 39 // end what runs of a workload, and begin anew
-	VerbHistory   Verb = 44 // a workload's revisions
-	VerbRollback  Verb = 45 // make an earlier one serve again
+	VerbPutModule     Verb = 1 // announce a module; its bytes follow if it is not there yet
+	VerbDeploy        Verb = 2
+	VerbStop          Verb = 3
+	VerbRemove        Verb = 4
+	VerbList          Verb = 5
+	VerbInspect       Verb = 6
+	VerbWatch         Verb = 7 // a stream of states until the workload is ready or final
+	VerbLogs          Verb = 8
+	VerbRun           Verb = 9  // a job in the foreground
+	VerbPublish       Verb = 10 // peer to gateway: route a name to me
+	VerbUnpublish     Verb = 11 // peer to gateway
+	VerbExpose        Verb = 12 // deployer to peer: give the workload a public name
+	VerbHide          Verb = 13 // deployer to peer: withdraw it
+	VerbExplain       Verb = 14 // what would be decided of a deploy; nothing is done
+	VerbRotate        Verb = 15 // another key takes the sender's place
+	VerbPutInput      Verb = 20 // announce the input of a job; its bytes follow
+	VerbSubmit        Verb = 21 // queue a job
+	VerbListJobs      Verb = 22
+	VerbJob           Verb = 23 // one of them, with its receipt
+	VerbJobOutput     Verb = 24 // a stream of what it wrote
+	VerbCancelJob     Verb = 25
+	VerbPushImage     Verb = 30 // announce an image; the parts of it that are not there follow
+	VerbImages        Verb = 31 // that the asker pushed
+	VerbPrune         Verb = 32 // of these, remove what no workload uses
+	VerbFindImage     Verb = 33 // would a deploy find it there?
+	VerbForward       Verb = 34 // one connection to a port of a workload
+	VerbExec          Verb = 35 // run a program inside a workload
+	VerbCopyOut       Verb = 36 // a tar archive of files of a workload
+	VerbCopyIn        Verb = 37 // unpack a tar archive in a workload
+	VerbStats         Verb = 38 // what workloads use, once or again and again
+	VerbRestart       Verb = 39 // end what runs of a workload, and begin anew
+	VerbVolumes       Verb = 40 // that the asker has
+	VerbRemoveVolume  Verb = 41
+	VerbBackupVolume  Verb = 42 // a stream of a volume's files
+	VerbRestoreVolume Verb = 43 // make a volume; the archive of its files follows
+	VerbHistory       Verb = 44 // a workload's revisions
+	VerbRollback      Verb = 45 // make an earlier one serve again
 )
 
 var verbNames = map[Verb]string{
@@ -81,6 +85,7 @@ var verbNames = map[Verb]string{
 	VerbPutInput: "put-input", VerbSubmit: "submit-job", VerbListJobs: "list-jobs", VerbJob: "job", VerbJobOutput: "job-output",
 	VerbCancelJob: "cancel-job", VerbForward: "port-forward", VerbPushImage: "push-image", VerbImages: "images", VerbPrune: "prune-images",
 	VerbFindImage: "find-image", VerbStats: "stats", VerbHistory: "history", VerbRollback: "rollback", VerbExec: "exec", VerbCopyOut: "copy-out", VerbCopyIn: "copy-in", VerbRestart: "restart",
+	VerbVolumes: "volumes", VerbRemoveVolume: "remove-volume", VerbBackupVolume: "backup-volume", VerbRestoreVolume: "restore-volume",
 }
 
 // String is the verb's stable name; it is also part of the signed payload type.

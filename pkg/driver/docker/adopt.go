@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
+	enginevolume "github.com/docker/docker/api/types/volume"
 	"golang.org/x/sync/errgroup"
 
 	"peercompute/pkg/driver"
@@ -73,6 +74,11 @@ func (d *Driver) Adopt(ctx context.Context) ([]driver.Task, error) {
 	if err != nil {
 		return nil, err // asked again, it goes on from the ways that are open
 	}
+	runs := map[string]bool{}
+	for _, t := range tasks {
+		runs[string(t.ID())] = true
+	}
+	err = d.detachAll(ctx, func(v *enginevolume.Volume) bool { return !runs[v.Labels[labelWorkload]] })
 	for _, y := range ways { // nobody's, or not to be used
 		err = errors.Join(err, d.closeSandbox(ctx, y))
 	}
@@ -138,6 +144,16 @@ func (d *Driver) adopt(ctx context.Context, got container.InspectResponse, ways 
 		}
 		if !got.State.Running {
 			y = nil
+		}
+	}
+	if labels[labelVolumes] != "" {
+		e, err := d.knowEngine(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if err := d.adoptVolumes(e, got); err != nil {
+			d.log.Warn("removed a workload whose volumes are not as they should be", "workload", workload, "err", err)
+			return nil, d.removeContainer(ctx, got.ID)
 		}
 	}
 	port, err := parsePort(labels[labelPort])

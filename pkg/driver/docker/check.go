@@ -51,9 +51,7 @@ func check(want blueprint, e engine, got container.InspectResponse) error {
 	if c.Tty || c.OpenStdin || c.AttachStdin {
 		say("standard input")
 	}
-	if len(got.Mounts) > 0 {
-		say("mount %s", got.Mounts[0].Destination)
-	}
+	bad = append(bad, checkMounts(want.host.Mounts, got.Mounts)...)
 	for name := range got.NetworkSettings.Networks {
 		if name != "none" {
 			say("network %s", name)
@@ -92,6 +90,9 @@ func hostDeviations(want, got *container.HostConfig, e engine) []string {
 			continue
 		}
 		a, b := w.FieldByIndex(f.Index), g.FieldByIndex(f.Index)
+		if f.Name == "Mounts" {
+			a, b = reflect.ValueOf(plainMounts(want.Mounts)), reflect.ValueOf(plainMounts(got.Mounts))
+		}
 		if !(empty(a) && empty(b)) && !reflect.DeepEqual(a.Interface(), b.Interface()) {
 			bad = append(bad, f.Name)
 		}
@@ -123,7 +124,7 @@ func confined(got container.InspectResponse, sandbox func(id string) bool) error
 	for what, is := range map[string]bool{
 		"privileged":        h.Privileged,
 		"network":           h.NetworkMode != "none" && !joins(got, sandbox),
-		"mounts":            len(got.Mounts) > 0 || len(h.Binds) > 0 || len(h.VolumesFrom) > 0,
+		"mounts":            !onlyVolumes(got),
 		"devices":           len(h.Devices) > 0 || len(h.DeviceRequests) > 0 || len(h.DeviceCgroupRules) > 0,
 		"published ports":   len(h.PortBindings) > 0 || h.PublishAllPorts,
 		"capabilities":      len(h.CapAdd) > 0 || !slices.Equal(h.CapDrop, []string{"ALL"}),

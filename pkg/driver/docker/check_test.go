@@ -8,9 +8,11 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/system"
 
+	"peercompute/pkg/driver"
 	"peercompute/pkg/mesh"
 )
 
@@ -21,8 +23,10 @@ func made(t *testing.T) (blueprint, container.InspectResponse) {
 	t.Helper()
 	w := mesh.Workload{ID: "aaaaaaaaaaaaaaaa", Spec: mesh.Spec{
 		Name: "web", Runtime: mesh.Container, Image: "x", Args: []string{"serve"}, Env: []string{"A=b"}, Port: 80,
+		Volumes: []mesh.VolumeMount{{Name: "data", Target: "/data"}, {Name: "conf", Target: "/conf", ReadOnly: true}},
 	}}
-	want, err := build(testNode, w, image{id: "sha256:" + strings.Repeat("a", 64)}, "1234567", "")
+	volumes := []driver.Volume{{ID: "bbbbbbbbbbbbbbbb", Name: "data", Size: 1 << 30, User: 1234567}, {ID: "cccccccccccccccc", Name: "conf", Size: 1 << 30, User: 1234567}}
+	want, err := build(testNode, w, image{id: "sha256:" + strings.Repeat("a", 64)}, "1234567", "", volumes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,6 +42,12 @@ func made(t *testing.T) (blueprint, container.InspectResponse) {
 		},
 		Config:          &config,
 		NetworkSettings: &container.NetworkSettings{Networks: map[string]*network.EndpointSettings{"none": {}}},
+	}
+	for i, m := range host.Mounts {
+		host.Mounts[i].VolumeOptions.DriverConfig = &mount.Driver{} // as Docker 20.10 tells it
+		got.Mounts = append(got.Mounts, container.MountPoint{
+			Type: mount.TypeVolume, Name: m.Source, Source: "/var/lib/docker/volumes/" + m.Source + "/_data", Destination: m.Target, Driver: "local", Mode: "z", RW: !m.ReadOnly,
+		})
 	}
 	return want, got
 }
@@ -120,20 +130,31 @@ func element(of reflect.Type) reflect.Value {
 
 func TestCheckSeesTheRest(t *testing.T) {
 	for name, change := range map[string]func(*container.InspectResponse){
-		"image":      func(c *container.InspectResponse) { c.Image = "sha256:b" },
-		"user":       func(c *container.InspectResponse) { c.Config.User = "0:0" },
-		"mount":      func(c *container.InspectResponse) { c.Mounts = []container.MountPoint{{Destination: "/data"}} },
-		"network":    func(c *container.InspectResponse) { c.NetworkSettings.Networks["bridge"] = nil },
-		"label":      func(c *container.InspectResponse) { c.Config.Labels[labelOwner] = "x" },
-		"arguments":  func(c *container.InspectResponse) { c.Config.Cmd = []string{"other"} },
-		"env":        func(c *container.InspectResponse) { c.Config.Env = nil },
-		"health":     func(c *container.InspectResponse) { c.Config.Healthcheck = nil },
-		"stdin":      func(c *container.InspectResponse) { c.Config.OpenStdin = true },
-		"apparmor":   func(c *container.InspectResponse) { c.AppArmorProfile = "unconfined" },
-		"state":      func(c *container.InspectResponse) { c.State.Status = container.StateRunning },
-		"hostname":   func(c *container.InspectResponse) { c.Config.Hostname = "gateway" },
-		"no state":   func(c *container.InspectResponse) { c.State = nil },
-		"no network": func(c *container.InspectResponse) { c.NetworkSettings = nil },
+		"image": func(c *container.InspectResponse) { c.Image = "sha256:b" },
+		"user":  func(c *container.InspectResponse) { c.Config.User = "0:0" },
+		"mount": func(c *container.InspectResponse) {
+			c.Mounts = append(c.Mounts, container.MountPoint{Destination: "/x"})
+		},
+		"no mount":         func(c *container.InspectResponse) { c.Mounts = c.Mounts[:1] },
+		"a bind":           func(c *container.InspectResponse) { c.Mounts[0].Type = mount.TypeBind },
+		"a driver":         func(c *container.InspectResponse) { c.Mounts[0].Driver = "nfs" },
+		"a volume":         func(c *container.InspectResponse) { c.Mounts[0].Name = c.Mounts[1].Name },
+		"a target":         func(c *container.InspectResponse) { c.Mounts[0].Destination = "/proc" },
+		"a writable one":   func(c *container.InspectResponse) { c.Mounts[1].RW = true },
+		"mounted twice":    func(c *container.InspectResponse) { c.Mounts[1] = c.Mounts[0] },
+		"shared":           func(c *container.InspectResponse) { c.Mounts[0].Propagation = mount.PropagationRShared },
+		"label of volumes": func(c *container.InspectResponse) { c.Config.Labels[labelVolumes] = "" },
+		"network":          func(c *container.InspectResponse) { c.NetworkSettings.Networks["bridge"] = nil },
+		"label":            func(c *container.InspectResponse) { c.Config.Labels[labelOwner] = "x" },
+		"arguments":        func(c *container.InspectResponse) { c.Config.Cmd = []string{"other"} },
+		"env":              func(c *container.InspectResponse) { c.Config.Env = nil },
+		"health":           func(c *container.InspectResponse) { c.Config.Healthcheck = nil },
+		"stdin":            func(c *container.InspectResponse) { c.Config.OpenStdin = true },
+		"apparmor":         func(c *container.InspectResponse) { c.AppArmorProfile = "unconfined" },
+		"state":            func(c *container.InspectResponse) { c.State.Status = container.StateRunning },
+		"hostname":         func(c *container.InspectResponse) { c.Config.Hostname = "gateway" },
+		"no state":         func(c *container.InspectResponse) { c.State = nil },
+		"no network":       func(c *container.InspectResponse) { c.NetworkSettings = nil },
 	} {
 		want, got := made(t)
 		change(&got)
@@ -145,11 +166,18 @@ func TestCheckSeesTheRest(t *testing.T) {
 
 func TestOnlyConfinedContainersAreAdopted(t *testing.T) {
 	for name, change := range map[string]func(*container.HostConfig){
-		"privileged":    func(h *container.HostConfig) { h.Privileged = true },
-		"host network":  func(h *container.HostConfig) { h.NetworkMode = "host" },
-		"bridge":        func(h *container.HostConfig) { h.NetworkMode = "bridge" },
-		"host pids":     func(h *container.HostConfig) { h.PidMode = "host" },
-		"bind":          func(h *container.HostConfig) { h.Binds = []string{"/:/host"} },
+		"privileged":   func(h *container.HostConfig) { h.Privileged = true },
+		"host network": func(h *container.HostConfig) { h.NetworkMode = "host" },
+		"bridge":       func(h *container.HostConfig) { h.NetworkMode = "bridge" },
+		"host pids":    func(h *container.HostConfig) { h.PidMode = "host" },
+		"bind":         func(h *container.HostConfig) { h.Binds = []string{"/:/host"} },
+		"bind mount":   func(h *container.HostConfig) { h.Mounts[0].Type = mount.TypeBind },
+		"another volume": func(h *container.HostConfig) {
+			h.Mounts[0].Source = engineVolumeName(testNode, "dddddddddddddddd", "bbbbbbbbbbbbbbbb")
+		},
+		"a target":      func(h *container.HostConfig) { h.Mounts[0].Target = "/proc/x" },
+		"another mount": func(h *container.HostConfig) { h.Mounts = append(h.Mounts, h.Mounts[0]) },
+		"volumes from":  func(h *container.HostConfig) { h.VolumesFrom = []string{"x"} },
 		"device":        func(h *container.HostConfig) { h.Devices = []container.DeviceMapping{{}} },
 		"capability":    func(h *container.HostConfig) { h.CapAdd = []string{"SYS_ADMIN"} },
 		"kept caps":     func(h *container.HostConfig) { h.CapDrop = nil },
@@ -173,6 +201,22 @@ func TestOnlyConfinedContainersAreAdopted(t *testing.T) {
 		err := confined(got, func(id string) bool { return tc.ours && id == someID })
 		if (err == nil) != tc.ok {
 			t.Errorf("%+v: got %v", tc, err)
+		}
+	}
+	for name, change := range map[string]func(*container.InspectResponse){
+		"a mount more":         func(c *container.InspectResponse) { c.Mounts = append(c.Mounts, c.Mounts[0]) },
+		"one mounted twice":    func(c *container.InspectResponse) { c.Mounts[1] = c.Mounts[0] },
+		"a bind":               func(c *container.InspectResponse) { c.Mounts[0].Type = mount.TypeBind },
+		"another driver":       func(c *container.InspectResponse) { c.Mounts[0].Driver = "x" },
+		"no label":             func(c *container.InspectResponse) { c.Config.Labels[labelVolumes] = "" },
+		"another node's":       func(c *container.InspectResponse) { c.Config.Labels[labelNode] = "x" },
+		"a label for nothing":  func(c *container.InspectResponse) { c.Mounts, c.HostConfig.Mounts = nil, nil },
+		"a label of something": func(c *container.InspectResponse) { c.Config.Labels[labelVolumes] = "../x,y" },
+	} {
+		_, got := made(t)
+		change(&got)
+		if err := confined(got, func(string) bool { return false }); err == nil {
+			t.Errorf("%s: adopted", name)
 		}
 	}
 	_, got := made(t)

@@ -36,6 +36,7 @@ import (
 	"github.com/docker/docker/client"
 
 	"peercompute/pkg/driver"
+	"peercompute/pkg/driver/docker/internal/volume"
 	"peercompute/pkg/egress"
 	"peercompute/pkg/mesh"
 )
@@ -62,9 +63,13 @@ type Config struct {
 	// Copier is this program run once more, so that it calls CopyMain; killed when ctx
 	// ends. nil = no files are copied into or out of containers.
 	Copier func(ctx context.Context) *exec.Cmd
-	Out    egress.Dialer    // makes these connections
-	Log    *slog.Logger     // nil = discard
-	Now    func() time.Time // nil = time.Now
+	Out    egress.Dialer // makes these connections
+	// Volumes is the directory in which volumes lie; empty = there are none.
+	Volumes string
+	// OwnersVolumes lists the volumes of an owner. nil = there are none.
+	OwnersVolumes func(owner mesh.PeerID) ([]driver.Volume, error)
+	Log           *slog.Logger     // nil = discard
+	Now           func() time.Time // nil = time.Now
 }
 
 // DefaultMaxImage is how large a pulled image may be unless configured: 8 GiB.
@@ -85,6 +90,9 @@ type Driver struct {
 	runtime    string
 	copier     func(context.Context) *exec.Cmd
 	booted     time.Time // when this machine started; zero = not known
+
+	volumes       *volume.Store // nil = there are none
+	ownersVolumes func(mesh.PeerID) ([]driver.Volume, error)
 
 	mu     sync.Mutex
 	engine *engine                    // nil until the engine has answered once
@@ -129,11 +137,18 @@ func New(c Config) (*Driver, error) {
 		return nil, mesh.Errorf(mesh.Invalid, "%q is not the address of a container engine", c.Host).
 			WithHint("an engine's address looks like %s", client.DefaultDockerHost).Because(err)
 	}
-	return &Driver{
+	d := &Driver{
 		node: c.Node, maxImage: c.MaxImage, log: c.Log, now: c.Now, cli: cli,
 		pinned: map[mesh.WorkloadID]pinned{}, ways: map[*way]bool{},
-		booted: c.Now().Add(-upSince()), mayConnect: c.MayConnect, ownerNow: c.Owner, out: c.Out, runtime: c.Runtime, copier: c.Copier,
-	}, nil
+		booted: c.Now().Add(-upSince()), mayConnect: c.MayConnect, ownerNow: c.Owner, out: c.Out, runtime: c.Runtime, copier: c.Copier, ownersVolumes: c.OwnersVolumes,
+	}
+	if c.Volumes != "" {
+		d.volumes = volume.New(c.Volumes)
+		if err := d.volumes.Sweep(); err != nil {
+			return nil, fmt.Errorf("cannot clear what is left of volumes: %w", err)
+		}
+	}
+	return d, nil
 }
 
 // Close drops the idle connections to the engine. Workloads run on; what they were

@@ -6,6 +6,7 @@ import (
 	"path"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/docker/docker/api/types/system"
@@ -27,6 +28,7 @@ type engine struct {
 	secludes bool // the runtime of workloads keeps their network to itself
 	// sandboxes: the runtime runs programs on a kernel of its own (gVisor)
 	sandboxes bool
+	userBase  uint32 // with remaps: who user 0 is outside; 0 = not told
 	runc      string // the version
 	risks     string // known holes of these versions; "" = none
 }
@@ -107,7 +109,7 @@ func judge(info system.Info, api string) (engine, error) {
 	}
 	return engine{
 		version: info.ServerVersion, arch: goArch(info.Architecture), runtime: info.DefaultRuntime,
-		cpus: info.NCPU, remaps: hasOption("name=userns"),
+		cpus: info.NCPU, remaps: hasOption("name=userns"), userBase: userBase(info.DockerRootDir),
 	}, nil
 }
 
@@ -137,6 +139,17 @@ func sandboxes(info system.Info, runtime string) bool {
 		runtime = info.DefaultRuntime
 	}
 	return strings.HasPrefix(path.Base(info.Runtimes[runtime].Path), "runsc") || strings.HasPrefix(runtime, "runsc")
+}
+
+// userBase reads from the directory of an engine that maps users who its user 0 is
+// outside: it ends in two numbers, of user and group.
+func userBase(root string) uint32 {
+	user, _, ok := strings.Cut(path.Base(root), ".")
+	n, err := strconv.ParseUint(user, 10, 32)
+	if !ok || err != nil {
+		return 0
+	}
+	return uint32(n)
 }
 
 // goArch turns the kernel's name of an architecture into Go's, which images use.

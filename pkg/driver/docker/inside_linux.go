@@ -28,6 +28,9 @@ func openRoot(pid int, container string) (fd int, err error) {
 	}
 	proc := filepath.Join("/proc", strconv.Itoa(pid))
 	fd, err = unix.Open(filepath.Join(proc, "root"), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil && !belongs(pid, container) {
+		return -1, errOtherProcess
+	}
 	if err != nil {
 		return -1, fmt.Errorf("cannot open the container's root: %w", err)
 	}
@@ -49,6 +52,30 @@ func openAt(root int, path string, flags int, mode uint64) (int, error) {
 	return unix.Openat2(root, path, &unix.OpenHow{
 		Flags: uint64(flags | unix.O_CLOEXEC), Mode: mode, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 	})
+}
+
+// devicesOf is the device that lies at each of these directories.
+func devicesOf(pid int, container string, dirs []string) ([]uint64, error) {
+	root, err := openRoot(pid, container)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(root)
+	var out []uint64
+	for _, dir := range dirs {
+		fd, err := openAt(root, dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return nil, fmt.Errorf("cannot look at %s: %w", dir, err)
+		}
+		var st unix.Stat_t
+		err = unix.Fstat(fd, &st)
+		unix.Close(fd)
+		if err != nil {
+			return nil, fmt.Errorf("cannot look at %s: %w", dir, err)
+		}
+		out = append(out, uint64(st.Dev))
+	}
+	return out, nil
 }
 
 // diskUsed is how many bytes the file systems at these directories hold.

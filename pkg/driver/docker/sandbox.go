@@ -47,7 +47,7 @@ func buildSandbox(node mesh.PeerID, w mesh.Workload, img image, user string, add
 	b, err := build(node, mesh.Workload{ID: w.ID, Owner: w.Owner, Spec: mesh.Spec{
 		Name: w.Spec.Name, Runtime: mesh.Container,
 		Resources: mesh.Resources{MilliCPU: 100, Memory: sandboxMemory, Disk: 4096, PIDs: 16},
-	}}, img, user, "")
+	}}, img, user, "", nil)
 	if err != nil {
 		return blueprint{}, err
 	}

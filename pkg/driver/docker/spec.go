@@ -7,6 +7,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 
+	"peercompute/pkg/driver"
 	"peercompute/pkg/mesh"
 	"peercompute/seccomp"
 )
@@ -44,8 +45,8 @@ type blueprint struct {
 // place where a container is described, and it has no access to anything else.
 //
 // sandbox is the ID of the container whose network it joins, and empty for a workload
-// without a network.
-func build(node mesh.PeerID, w mesh.Workload, img image, user, sandbox string) (blueprint, error) {
+// without a network. volumes are those that its spec names, in that order.
+func build(node mesh.PeerID, w mesh.Workload, img image, user, sandbox string, volumes []driver.Volume) (blueprint, error) {
 	s := w.Spec.WithDefaults()
 	r := s.Resources
 	if s.Runtime != mesh.Container {
@@ -58,9 +59,22 @@ func build(node mesh.PeerID, w mesh.Workload, img image, user, sandbox string) (
 	if r.Memory <= 0 || r.PIDs <= 0 || r.Disk <= 0 || r.MilliCPU <= 0 || r.MilliCPU > maxMilliCPU {
 		return blueprint{}, mesh.Errorf(mesh.Invalid, "a container needs bounds above zero for memory, processes, disk and CPU (at most %d cores)", maxMilliCPU/1000)
 	}
+	mounts, err := mountsOf(node, w, volumes)
+	if err != nil {
+		return blueprint{}, err
+	}
 	scratch, err := scratchOf(slices.Concat(img.volumes, s.Tmpfs), r.Disk, user)
 	if err != nil {
 		return blueprint{}, err
+	}
+	for _, m := range mounts {
+		delete(scratch, m.Target)
+		for dir := range scratch {
+			if under(dir, m.Target) {
+				return blueprint{}, mesh.Errorf(mesh.Invalid, "the directory %q, which the image declares as a volume or the spec as scratch, lies below the volume at %s", clip(dir, 80), m.Target).
+					WithHint("mount the volume at %s itself: --volume NAME:%s", dir, dir)
+			}
+		}
 	}
 	hostname := s.Name
 	if !mesh.ValidLabel(hostname) {
@@ -87,6 +101,7 @@ func build(node mesh.PeerID, w mesh.Workload, img image, user, sandbox string) (
 		SecurityOpt:    []string{"no-new-privileges", "seccomp=" + seccomp.Profile()},
 		ReadonlyRootfs: true,
 		Tmpfs:          scratch,
+		Mounts:         mounts,
 		ShmSize:        min(r.Disk, maxShm),
 		MaskedPaths:    maskedPaths(),
 		ReadonlyPaths:  readonlyPaths(),
@@ -112,6 +127,9 @@ func build(node mesh.PeerID, w mesh.Workload, img image, user, sandbox string) (
 				{Name: "nofile", Soft: openFiles, Hard: openFiles},
 			},
 		},
+	}
+	if len(volumes) > 0 {
+		c.Labels[labelVolumes] = volumeIDs(volumes)
 	}
 	if sandbox != "" { // which has these already
 		h.NetworkMode = container.NetworkMode(sandboxPrefix + sandbox)

@@ -3,13 +3,17 @@ package docker
 import (
 	"fmt"
 	"net/netip"
+	"path"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/mount"
 	"pgregory.net/rapid"
 
+	"peercompute/pkg/driver"
 	"peercompute/pkg/mesh"
 	"peercompute/seccomp"
 )
@@ -42,14 +46,43 @@ func anyWorkload() *rapid.Generator[mesh.Workload] {
 				Network: rapid.OneOf(rapid.Just(""), rapid.Just(""), text).Draw(t, "network"),
 				Restart: mesh.Restart(text.Draw(t, "restart")),
 				Tmpfs:   rapid.SliceOfN(rapid.OneOf(rapid.SampledFrom([]string{"/run", "/tmp", "/var/lib/x"}), rapid.SampledFrom([]string{"/run", "/", "/proc", "/dev/shm", "/a,exec", "../x"})), 0, 2).Draw(t, "tmpfs"),
+				Volumes: rapid.SliceOfN(anyMount(), 0, 2).Draw(t, "mounts"),
 			},
 		}
 	})
 }
 
+// anyMount draws a volume, mostly a sound one.
+func anyMount() *rapid.Generator[mesh.VolumeMount] {
+	return rapid.Custom(func(t *rapid.T) mesh.VolumeMount {
+		name := rapid.OneOf(rapid.SampledFrom([]string{"data", "db"}), rapid.SampledFrom([]string{"data", "db", "/", "../x", "/var/run/docker.sock", ""}))
+		target := rapid.OneOf(rapid.SampledFrom([]string{"/data", "/srv/x", "/tmp"}), rapid.SampledFrom([]string{"/data", "/", "/proc/x", "/dev", "/sys/fs", "/etc/x", "x", "/a/../proc", "/a:b", ""}))
+		return mesh.VolumeMount{Name: name.Draw(t, "volume"), Target: target.Draw(t, "target"), ReadOnly: rapid.Bool().Draw(t, "ro"), Size: rapid.SampledFrom([]int64{0, 0, 1 << 30, -1}).Draw(t, "size")}
+	})
+}
+
+// theirs is what an owner has of the volumes that a spec names, or something else.
+func theirs(t *rapid.T, s mesh.Spec) (out []driver.Volume) {
+	for i, m := range s.Volumes {
+		v := driver.Volume{ID: mesh.VolumeID(strings.Repeat(string(rune('a'+i)), 16)), Name: m.Name, Size: 1 << 30, User: 1234567}
+		switch rapid.SampledFrom([]int{0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4}).Draw(t, "have") {
+		case 1:
+			v.ID = mesh.VolumeID(rapid.SampledFrom([]string{"", "/", "../../etc", "x"}).Draw(t, "id"))
+		case 2:
+			v.Name = "another"
+		case 3:
+			v.User = 0
+		case 4:
+			continue
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
 func TestNoSpecLeavesTheContainer(t *testing.T) {
-	built := 0
-	for built < 1000 { // of the others the refusal is safe
+	built, withVolumes := 0, 0
+	for built < 1000 || withVolumes < 100 { // of the others the refusal is safe
 		rapid.Check(t, func(t *rapid.T) {
 			w := anyWorkload().Draw(t, "workload")
 			volumes := rapid.SliceOfN(rapid.OneOf(rapid.SampledFrom([]string{"/data", "/tmp", "/var/lib/x"}), rapid.SampledFrom([]string{"/data", "/srv", "/", "/proc", "/sys/fs", "/dev/shm", "/a,exec", "x"})), 0, 2).Draw(t, "volumes")
@@ -63,7 +96,8 @@ func TestNoSpecLeavesTheContainer(t *testing.T) {
 					}
 				}
 			}
-			b, err := build(testNode, w, img, userOf(w.ID, rapid.Bool().Draw(t, "remaps")), sandbox)
+			have := theirs(t, w.Spec)
+			b, err := build(testNode, w, img, userWith(w.ID, engine{remaps: rapid.Bool().Draw(t, "remaps")}, have), sandbox, have)
 			if err != nil {
 				return
 			}
@@ -71,12 +105,47 @@ func TestNoSpecLeavesTheContainer(t *testing.T) {
 			if escape := escapes(b, sandbox); escape != "" {
 				t.Fatalf("%s: %+v", escape, b.host)
 			}
+			if escape := mountsMore(b, w, have); escape != "" {
+				t.Fatalf("%s: %+v", escape, b.host.Mounts)
+			}
+			withVolumes += len(b.host.Mounts)
 		})
 	}
 }
 
-// under reports whether the clean path p is dir or below it.
-func under(p, dir string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
+// mountsMore names the first mount that is not a volume of the owner's at the place
+// that the spec gives it.
+func mountsMore(b blueprint, w mesh.Workload, have []driver.Volume) string {
+	if len(b.host.Mounts) != len(w.Spec.Volumes) || len(have) != len(w.Spec.Volumes) {
+		return "another number of mounts"
+	}
+	for i, m := range b.host.Mounts {
+		want := mount.Mount{
+			Type: mount.TypeVolume, Source: "peercompute-" + string(w.ID) + "-" + testNode.String()[len(testNode.String())-8:] + "-" + string(have[i].ID),
+			Target: w.Spec.Volumes[i].Target, ReadOnly: w.Spec.Volumes[i].ReadOnly, VolumeOptions: &mount.VolumeOptions{NoCopy: true},
+		}
+		if !reflect.DeepEqual(m, want) || have[i].Name != w.Spec.Volumes[i].Name {
+			return "mount " + m.Source
+		}
+		if _, err := mesh.ParseVolumeID(string(have[i].ID)); err != nil {
+			return "the volume " + m.Source
+		}
+		for _, taken := range []string{"/proc", "/sys", "/dev", "/etc"} {
+			if m.Target == "/" || under(m.Target, taken) || path.Clean(m.Target) != m.Target || !path.IsAbs(m.Target) {
+				return "a volume at " + m.Target
+			}
+		}
+		if _, also := b.host.Tmpfs[m.Target]; also {
+			return "two mounts at " + m.Target
+		}
+		for dir := range b.host.Tmpfs {
+			if under(dir, m.Target) {
+				return "scratch inside of a volume"
+			}
+		}
+	}
+	return ""
+}
 
 var someID = strings.Repeat("ab", 32)
 
@@ -91,7 +160,7 @@ func escapes(b blueprint, sandbox string) string {
 	for what, bad := range map[string]bool{
 		"privileged":       h.Privileged,
 		"capabilities":     len(h.CapAdd) > 0 || !slices.Equal(h.CapDrop, []string{"ALL"}),
-		"host path":        len(h.Binds) > 0 || len(h.Mounts) > 0 || len(h.VolumesFrom) > 0 || len(c.Volumes) > 0 || h.VolumeDriver != "",
+		"host path":        len(h.Binds) > 0 || len(h.VolumesFrom) > 0 || len(c.Volumes) > 0 || h.VolumeDriver != "",
 		"device":           len(h.Devices) > 0 || len(h.DeviceRequests) > 0 || len(h.DeviceCgroupRules) > 0,
 		"host namespace":   h.NetworkMode != network || h.PidMode != "" || h.UTSMode != "" || h.UsernsMode != "" || h.IpcMode != "private" || h.CgroupnsMode != "private",
 		"published port":   len(h.PortBindings) > 0 || h.PublishAllPorts || len(c.ExposedPorts) > 0,

@@ -60,20 +60,46 @@ func (d *Driver) startIn(ctx context.Context, e engine, w mesh.Workload, img ima
 	if y != nil {
 		sandbox = y.sandbox
 	}
-	want, err := build(d.node, w, img, userOf(w.ID, e.remaps), sandbox)
+	have, err := d.volumesOf(w)
+	if err != nil {
+		return nil, err
+	}
+	want, err := build(d.node, w, img, userWith(w.ID, e, have), sandbox, have)
 	if err != nil {
 		return nil, err
 	}
 	want.host.Runtime = d.runtime
-	id, err := d.create(ctx, want)
+	devices, err := d.attach(ctx, e, w, have)
 	if err != nil {
 		return nil, err
 	}
-	got, err := d.run(ctx, e, want, id, w)
+	got, err := d.createAndRun(ctx, e, want, w)
+	if err == nil {
+		err = checkMounted(e, got, wantMounted(w, have), d.volumes.On)
+	}
+	err = errors.Join(err, devices.close()) // what is mounted keeps its device
 	if err != nil {
-		return nil, errors.Join(err, d.discard(ctx, id))
+		if got.ContainerJSONBase != nil {
+			err = errors.Join(err, d.discard(ctx, got.ID))
+		}
+		if len(have) > 0 {
+			err = errors.Join(err, d.detach(context.WithoutCancel(ctx), w.ID))
+		}
+		return nil, err
 	}
 	return d.task(got, w.ID, w.Spec.Port, y), nil
+}
+
+func (d *Driver) createAndRun(ctx context.Context, e engine, want blueprint, w mesh.Workload) (container.InspectResponse, error) {
+	id, err := d.create(ctx, want)
+	if err != nil {
+		return container.InspectResponse{}, err
+	}
+	got, err := d.run(ctx, e, want, id, w)
+	if err != nil {
+		return container.InspectResponse{}, errors.Join(err, d.discard(ctx, id))
+	}
+	return got, nil
 }
 
 // closeWays ends what earlier runs of a workload left of a network.
@@ -132,7 +158,8 @@ func (d *Driver) run(ctx context.Context, e engine, want blueprint, id string, w
 	return got, nil
 }
 
-// Remove deletes the container of a workload, its scratch, its log and its network.
+// Remove deletes the container of a workload, its scratch, its log and its network. Its
+// volumes stay.
 func (d *Driver) Remove(ctx context.Context, id mesh.WorkloadID) error {
 	if _, err := mesh.ParseWorkloadID(string(id)); err != nil {
 		return err
@@ -140,7 +167,7 @@ func (d *Driver) Remove(ctx context.Context, id mesh.WorkloadID) error {
 	if err := d.removeContainer(ctx, containerName(d.node, id)); err != nil {
 		return err
 	}
-	if err := errors.Join(d.closeWays(ctx, id), d.removeContainer(ctx, sandboxName(d.node, id))); err != nil {
+	if err := errors.Join(d.detach(ctx, id), d.closeWays(ctx, id), d.removeContainer(ctx, sandboxName(d.node, id))); err != nil {
 		return err
 	}
 	d.mu.Lock()

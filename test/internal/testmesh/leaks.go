@@ -13,6 +13,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/volume"
 	"github.com/docker/docker/client"
 
 	"peercompute/pkg/mesh"
@@ -86,6 +87,22 @@ func (n *Node) inspect() {
 		t.Errorf("%s left a container behind: %v (%s)", n.Name, c.Names, c.Status)
 		if err := cli.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true}); err != nil {
 			t.Error(err)
+		}
+	}
+	volumes, err := cli.VolumeList(ctx, volume.ListOptions{Filters: mine})
+	if err != nil {
+		t.Error(err)
+	}
+	for _, v := range volumes.Volumes {
+		t.Errorf("%s left a volume of the engine behind: %s", n.Name, v.Name)
+		if err := cli.VolumeRemove(ctx, v.Name, true); err != nil {
+			t.Error(err)
+		}
+	}
+	devices, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	for _, d := range devices {
+		if b, err := os.ReadFile(d); err == nil && strings.HasPrefix(string(b), n.Home+"/") {
+			t.Errorf("%s left a loop device behind: %s is %s", n.Name, d, b)
 		}
 	}
 	networks, err := cli.NetworkList(ctx, network.ListOptions{Filters: mine})

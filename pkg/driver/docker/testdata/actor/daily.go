@@ -24,6 +24,10 @@ import (
 //	actor size            prints the size of its terminal at each change
 //	actor processes       prints how many processes live
 //	actor stat FILE       prints its mode, and whether it is the actor's own
+//	actor write FILE TEXT writes a file and has it on disk before it ends
+//	actor read FILE       prints a file
+//	actor fill FILE       writes to a file until that fails, and prints how much there was and why
+//	actor mounts          prints what is mounted
 func daily(args []string) bool {
 	switch args[0] {
 	case "keep":
@@ -91,8 +95,43 @@ func daily(args []string) bool {
 			}
 		}
 		fmt.Println(n)
+	case "write":
+		f, err := os.Create(args[1])
+		if err == nil {
+			_, err = f.WriteString(args[2])
+		}
+		if err == nil {
+			err = f.Sync()
+		}
+		exitOn(err)
+	case "read":
+		b, err := os.ReadFile(args[1])
+		exitOn(err)
+		os.Stdout.Write(b)
+	case "fill":
+		f, err := os.Create(args[1])
+		exitOn(err)
+		n, block := 0, make([]byte, 1<<20)
+		for {
+			m, err := f.Write(block)
+			if n += m; err != nil {
+				fmt.Println(n, err)
+				return true
+			}
+		}
+	case "mounts":
+		b, err := os.ReadFile("/proc/self/mounts")
+		exitOn(err)
+		os.Stdout.Write(b)
 	default:
 		return false
 	}
 	return true
+}
+
+func exitOn(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 }
