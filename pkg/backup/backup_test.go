@@ -102,7 +102,7 @@ func TestWorkFactorIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	head, rest, _ := bytes.Cut(data, []byte(" 8\n"))
-	if _, _, err := Open(bytes.Join([][]byte{head, rest}, []byte(" 22\n")), secret); err == nil || mesh.AsError(err).Rule != "backup.form" {
+	if _, _, err := Open(bytes.Join([][]byte{head, rest}, []byte(" 19\n")), secret); err == nil || mesh.AsError(err).Rule != "backup.form" {
 		t.Errorf("got %v, want it refused for its work factor", err)
 	}
 }

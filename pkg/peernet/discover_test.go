@@ -26,6 +26,11 @@ func TestAnnouncementsAreRead(t *testing.T) {
 	if len(h.found) != 1 || h.found[0].Name != "alice" || len(h.found[0].Addrs) != 2 || h.found[0].Addrs[0] != "/ip4/192.0.2.1/tcp/4001/p2p/"+idA {
 		t.Fatalf("read %+v", h.found)
 	}
+	var odd neighbours
+	odd.add([]string{"name=\x1b[31mred", addr + idA})
+	if len(odd.found) != 1 || odd.found[0].Name != "" {
+		t.Errorf("read %+v, want its address and no name", odd.found)
+	}
 	for i := range 3 * maxFoundAddrs {
 		h.add([]string{"dnsaddr=/ip4/192.0.2.9/tcp/" + strings.Repeat("1", 1+i%4) + "0/p2p/" + idA, "dnsaddr=/ip4/192.0.2.8/udp/" + strings.Repeat("2", 1+i%4) + "0/quic-v1/p2p/" + idA})
 	}

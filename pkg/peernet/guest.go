@@ -48,6 +48,7 @@ type guests struct {
 	addrRate rate.Limit
 	burst    int // from one address
 	perAddr  int // guests from one address
+	stay     time.Duration
 }
 
 type guest struct {
@@ -66,7 +67,7 @@ func newGuests(expecting func() bool, allowed func(mesh.PeerID) bool) *guests {
 	return &guests{
 		expecting: expecting, allowed: allowed, knocks: rate.NewLimiter(knocksASecond, knocksAtOnce),
 		here: map[network.Conn]*guest{}, hosts: map[mesh.PeerID]int{}, addrs: map[netip.Prefix]*caller{},
-		addrRate: addrASecond, burst: addrAtOnce, perAddr: guestsPerAddr,
+		addrRate: addrASecond, burst: addrAtOnce, perAddr: guestsPerAddr, stay: guestTime,
 	}
 }
 
@@ -169,7 +170,7 @@ func (g *guests) enter(c network.Conn) bool {
 	if !g.room(at) {
 		return false
 	}
-	g.here[c] = &guest{from: at, end: time.AfterFunc(guestTime, func() {
+	g.here[c] = &guest{from: at, end: time.AfterFunc(g.stay, func() {
 		if !g.allowed(c.RemotePeer()) {
 			_ = c.Close()
 		}

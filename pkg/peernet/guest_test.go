@@ -103,6 +103,18 @@ func TestOneAddressIsOneOfMany(t *testing.T) {
 	if passed > addrAtOnce+addrASecond {
 		t.Errorf("one /64 came in %d times at once", passed)
 	}
+	// However many addresses there are, together they come in now and then.
+	passed = 0
+	g.knocks.SetBurst(knocksAtOnce)
+	g.knocks.SetLimit(0)
+	for i := range 10 * knocksAtOnce {
+		if g.mayKnock(ma.StringCast("/ip6/2001:db8:1:" + hex4(i) + "::1/tcp/1")) {
+			passed++
+		}
+	}
+	if passed > knocksAtOnce {
+		t.Errorf("%d came in at once from as many addresses, want at most %d", passed, knocksAtOnce)
+	}
 	g.knocks.SetLimit(rate.Inf)
 	for i := range 3 * maxAddrs {
 		g.mayKnock(ma.StringCast("/ip6/2001:db8:0:" + hex4(i) + "::1/tcp/1"))
@@ -155,6 +167,39 @@ func TestGuestsWait(t *testing.T) {
 	}
 	server.DisconnectGuests()
 	within(t, 5*time.Second, "all guests to leave", func() bool { return guestsHere(server) == 0 && int(ended.Load()) == in })
+}
+
+// A guest that does not become a peer is sent away, unless it may wait.
+func TestGuestsLeave(t *testing.T) {
+	server := startExpecting(t, 1, &gateOf{}, always, onTCP)
+	var keep atomic.Bool
+	server.HandleGuest(door, always, func(ctx context.Context, s *Stream) {
+		if keep.Load() {
+			if err := server.Keep(s, time.Hour); err != nil {
+				t.Error(err)
+			}
+		}
+		_, _ = s.Write([]byte("k"))
+		<-ctx.Done()
+	})
+	keep.Store(true)
+	waits := start(t, 2, &gateOf{})
+	if _, err := knockAt(t, waits, server, door); err != nil {
+		t.Fatal(err)
+	}
+	keep.Store(false)
+	server.guests.mu.Lock()
+	server.guests.stay = time.Millisecond
+	server.guests.mu.Unlock()
+	passes := start(t, 3, &gateOf{})
+	_, _ = knockAt(t, passes, server, door) // it may be sent away before it is answered
+	within(t, 10*time.Second, "the guest to be sent away", func() bool {
+		_, here := server.Connected(passes.ID())
+		return !here && guestsHere(server) == 1
+	})
+	if _, here := server.Connected(waits.ID()); !here {
+		t.Error("one who may wait was sent away")
+	}
 }
 
 // newPeerID is one of many IDs.

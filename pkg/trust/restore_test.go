@@ -3,9 +3,11 @@ package trust
 import (
 	"context"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
+	"peercompute/pkg/mesh"
 	"peercompute/pkg/store"
 	"peercompute/pkg/wire"
 )
@@ -64,5 +66,21 @@ func TestRestoreRefusesCircles(t *testing.T) {
 		if seq, _ := x.Head(); seq != 0 {
 			t.Errorf("%s: something was written", name)
 		}
+	}
+}
+
+// What is put back is checked as if it were added now.
+func TestRestoreChecksEachPeer(t *testing.T) {
+	x := open(t)
+	good := Grant{Peer: peerID(t, 9), Name: "ann", Quota: DefaultQuota()}
+	itself, unnamed, weak := good, good, good
+	itself.Peer, unnamed.Name, weak.Peer = x.self, "Not A Label", mesh.PeerID("\x00\x24\x08\x01\x12\x20\x01"+strings.Repeat("\x00", 31))
+	for name, g := range map[string]Grant{"this node itself": itself, "a name that is none": unnamed, "a key of small order": weak} {
+		if err := x.Restore(context.Background(), Snapshot{Grants: []Grant{g}}, nothing); err == nil {
+			t.Errorf("%s: it was taken", name)
+		}
+	}
+	if err := x.Restore(context.Background(), Snapshot{Grants: []Grant{good}}, nothing); err != nil {
+		t.Error(err)
 	}
 }

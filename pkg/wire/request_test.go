@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"crypto/ed25519"
+	"crypto/rand"
 	"encoding/hex"
 	"os"
 	"reflect"
@@ -172,6 +173,31 @@ func TestEveryFieldIsSigned(t *testing.T) {
 		}
 		if _, err := OpenRequest(forged); mesh.KindOf(err) != mesh.Forged {
 			t.Errorf("%s changed under the old signature: %v, want it refused as forged", f.Name, err)
+		}
+	}
+}
+
+// A key of another kind signs as well as it likes: nothing of it is taken.
+func TestOnlyEd25519Signs(t *testing.T) {
+	_, to := testKey(t, 2)
+	for kind, generate := range map[string]func() (crypto.PrivKey, crypto.PubKey, error){
+		"Secp256k1": func() (crypto.PrivKey, crypto.PubKey, error) { return crypto.GenerateSecp256k1Key(rand.Reader) },
+		"ECDSA":     func() (crypto.PrivKey, crypto.PubKey, error) { return crypto.GenerateECDSAKeyPair(rand.Reader) },
+	} {
+		key, pub, err := generate()
+		if err != nil {
+			t.Fatal(err)
+		}
+		from, err := peer.IDFromPublicKey(pub)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := SealRequest(key, Request{Version: 1, Verb: VerbList, From: from, To: to, Issued: 1, Expires: 2, Body: []byte{0xa0}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o, err := OpenRequest(data); mesh.KindOf(err) != mesh.Forged {
+			t.Errorf("%s: %+v, %v, want it refused as forged", kind, o, err)
 		}
 	}
 }
