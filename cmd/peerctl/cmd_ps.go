@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -55,10 +56,18 @@ func (a *app) ps(ctx context.Context, peer string) error {
 	})
 }
 
-// stateOf is a workload's state with the number that belongs to it.
+const (
+	killed    = "killed: " // how a reason begins that says which limit a run met
+	maxReason = 60         // characters of one in a table
+)
+
+// stateOf is a workload's state with the number that belongs to it, or the limit for
+// which it was ended.
 func stateOf(w control.Workload) string {
 	p := w.Status.Progress
 	switch {
+	case strings.HasPrefix(w.Status.Reason, killed) && (w.State.Final() || w.State == mesh.Pending):
+		return cut(w.Status.Reason, maxReason)
 	case w.State == mesh.Exited:
 		return fmt.Sprintf("exited (%d)", w.Status.ExitCode)
 	case w.State == mesh.Paused && w.Status.Reason != "":
