@@ -25,6 +25,7 @@ type deployFlags struct {
 	restart  mesh.Restart
 	egress   egressFlags
 	volumes  volumeFlags
+	secrets  []mesh.SecretMount
 	detach   bool
 	recreate bool
 	dryRun   bool
@@ -105,6 +106,7 @@ func (a *app) addDeployFlags(cmd *cobra.Command, f *deployFlags) {
 		mesh.RestartNo, mesh.RestartOnFailure, mesh.RestartAlways)
 	f.egress.add(cmd)
 	f.volumes.add(cmd)
+	flags.Var(&secretsValue{to: &f.secrets}, "secret", "give a container a secret as the file /run/secrets/TARGET (default: its name); repeatable")
 	flags.BoolVar(&f.recreate, "recreate", false, "to update, stop the old revision before the new one starts: room for one is enough, and nothing answers meanwhile")
 	completeFlag(cmd, "gateway", a.completePeerFlag())
 }
@@ -130,6 +132,7 @@ func (a *app) deploy(ctx context.Context, f *deployFlags, target string, args []
 	if err := f.egress.apply(&spec); err != nil {
 		return err
 	}
+	spec.Secrets = f.secrets
 	if f.disk != 0 {
 		spec.Resources.Disk = f.disk
 	}
@@ -213,6 +216,9 @@ func (f *deployFlags) misplaced(wasm bool) error {
 		return usagef("--tmpfs is for containers: a WASM program writes below --scratch")
 	case !wasm && f.timeout != 0:
 		return usagef("--timeout is for WASM programs: a container runs until it is stopped")
+	}
+	if wasm && len(f.secrets) > 0 {
+		return usagef("--secret is for containers: a WASM program gets none yet")
 	}
 	if err := f.egress.misplaced(wasm); err != nil {
 		return err

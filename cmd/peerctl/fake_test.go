@@ -127,6 +127,7 @@ func (n *fakeNode) routes() http.Handler {
 	mux.HandleFunc("POST /v1/identity/export", playExport)
 	n.journalRoutes(mux, handle)
 	n.imageRoutes(mux, handle)
+	n.secretRoutes(handle)
 	n.volumeRoutes(mux, handle)
 	handle("GET /v1/whoami", func(*http.Request) (any, error) { return n.whoami(), nil })
 	handle("GET /v1/doctor", func(*http.Request) (any, error) { return n.checks(), nil })

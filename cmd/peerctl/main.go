@@ -43,6 +43,7 @@ func commands() []command {
 		{groupWork, cmdTop},
 		{groupWork, cmdExec},
 		{groupWork, cmdCp},
+		{groupWork, cmdSecret},
 		{groupWork, cmdPortForward},
 		{groupWork, cmdHistory},
 		{groupWork, cmdRollback},

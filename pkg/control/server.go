@@ -66,6 +66,7 @@ type Workloads interface {
 	Sessions
 	Images
 	Volumes
+	Secrets
 }
 
 // Config is what NewServer needs. Workloads is nil on a gateway.
@@ -281,6 +282,7 @@ func (s *Server) workloadRoutes(mux *http.ServeMux, get func(string, handler)) {
 	mux.HandleFunc("POST /v1/run", s.run)
 	s.jobRoutes(mux, get)
 	s.sessionRoutes(mux)
+	s.secretRoutes(mux)
 	s.imageRoutes(mux, get)
 }
 

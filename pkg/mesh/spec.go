@@ -110,6 +110,8 @@ type Spec struct {
 	// Of containers: see egress.go.
 	Network string `json:"network,omitempty" cbor:"20,keyasint,omitempty"` // shared with the other workloads of its owner that name it; a label
 
+	Secrets []SecretMount `json:"secrets,omitempty" cbor:"30,keyasint,omitempty"` // of containers: see secret.go
+
 	// Signatures of what runs, where a grant asks for them: see signature.go.
 	Signatures []Signature `json:"signatures,omitempty" cbor:"35,keyasint,omitempty"`
 	// Directories that are writable besides /tmp and what the image declares as volumes;
@@ -221,6 +223,7 @@ func (s Spec) Validate() error {
 	s.validateSignatures(say)
 	s.validateTmpfs(say)
 	s.validateVolumes(say)
+	s.validateSecrets(say)
 	switch s.Restart {
 	case "", RestartNo, RestartOnFailure, RestartAlways:
 	default:

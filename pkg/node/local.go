@@ -157,6 +157,9 @@ func (n *Node) deploy(ctx context.Context, who mesh.PeerID, g trust.Grant, reque
 		if err := n.claimVolumes(tx, who, g, spec, fresh.ID, fresh.ID); err != nil {
 			return err
 		}
+		if err := secretsReady(tx, who, spec); err != nil {
+			return err
+		}
 		if err := supervisor.Put(tx, supervisor.Record{Workload: fresh, Desired: supervisor.Run, Publish: spec.Publish}); err != nil {
 			return err
 		}

@@ -216,6 +216,9 @@ func (n *Node) withdraw(ctx context.Context, p mesh.PeerID, keep bool) ([]mesh.W
 	if err := n.dropImages(ctx, p); err != nil {
 		return nil, err
 	}
+	if err := n.m.Store.Update(ctx, func(tx *store.Tx) error { return dropSecrets(tx, p) }); err != nil {
+		return nil, err
+	}
 	canceled, err := n.cancelAll(ctx, "its owner was removed", func(j jobs.Job) bool { return j.Owner == p })
 	if err != nil {
 		return nil, err
@@ -305,6 +308,7 @@ func (n *Node) handlers() map[wire.Verb]request.Handler {
 		wire.VerbCopyIn:    n.onCopyIn,
 		wire.VerbRestart:   n.onRestart,
 
+		wire.VerbSetSecret: n.onSetSecret, wire.VerbRemoveSecret: n.onRemoveSecret, wire.VerbSecrets: n.onSecrets,
 		wire.VerbVolumes: n.onVolumes, wire.VerbRemoveVolume: n.onRemoveVolume,
 		wire.VerbBackupVolume: n.onBackupVolume, wire.VerbRestoreVolume: n.onRestoreVolume,
 	}

@@ -74,6 +74,9 @@ func (n *Node) rekey(tx *store.Tx, from, to mesh.PeerID) error {
 	if err := rekeyVolumes(tx, from, to); err != nil {
 		return err
 	}
+	if err := rekeySecrets(tx, from, to); err != nil {
+		return err
+	}
 	if err := n.rekeyJobs(tx, from, to); err != nil {
 		return err
 	}

@@ -53,6 +53,9 @@ func (n *Node) update(tx *store.Tx, policy admission.Policy, who mesh.PeerID, g 
 	if err := n.claimVolumes(tx, who, g, next.Spec, r.Workload.ID, next.Run); err != nil {
 		return err
 	}
+	if err := secretsReady(tx, r.Workload.Owner, next.Spec); err != nil {
+		return err
+	}
 	before := r.Serving()
 	if err := rememberFirst(tx, r); err != nil {
 		return err

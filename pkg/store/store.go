@@ -53,6 +53,8 @@ const (
 	Images  Bucket = "images"  // node: owner, image ID → an image that was pushed here
 	Volumes Bucket = "volumes" // node: volume ID → a volume here
 
+	Secrets Bucket = "secrets" // node: owner, name → a secret, encrypted
+
 	Witness Bucket = "witness" // heartbeat: peer → the last seen of its logs
 	Alarms  Bucket = "alarms"  // alarm: number → what the owner must look at
 	Keys    Bucket = "keys"    // member: number → rotation of this node's key; number, peer → who is to be told
@@ -60,7 +62,7 @@ const (
 
 var buckets = [...]Bucket{
 	Meta, TrustLog, TrustTasks, Invites, Nonces, NonceExpiry, Workloads, Revisions, Remote, Routes, Lend, Audit, Fuel, Witness, Alarms, Denied, Keys,
-	Receipts, ReceiptOrder, Accounts, Jobs, JobIndex, Outputs, AskedJobs, Crons, Images, Volumes,
+	Receipts, ReceiptOrder, Accounts, Jobs, JobIndex, Outputs, AskedJobs, Crons, Images, Volumes, Secrets,
 }
 
 var (

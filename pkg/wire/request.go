@@ -76,6 +76,9 @@ const (
 	VerbRestoreVolume Verb = 43 // make a volume; the archive of its files follows
 	VerbHistory       Verb = 44 // a workload's revisions
 	VerbRollback      Verb = 45 // make an earlier one serve again
+	VerbSetSecret     Verb = 46 // sealed to the peer
+	VerbRemoveSecret  Verb = 47
+	VerbSecrets       Verb = 48 // that the asker has
 )
 
 var verbNames = map[Verb]string{
@@ -85,6 +88,7 @@ var verbNames = map[Verb]string{
 	VerbPutInput: "put-input", VerbSubmit: "submit-job", VerbListJobs: "list-jobs", VerbJob: "job", VerbJobOutput: "job-output",
 	VerbCancelJob: "cancel-job", VerbForward: "port-forward", VerbPushImage: "push-image", VerbImages: "images", VerbPrune: "prune-images",
 	VerbFindImage: "find-image", VerbStats: "stats", VerbHistory: "history", VerbRollback: "rollback", VerbExec: "exec", VerbCopyOut: "copy-out", VerbCopyIn: "copy-in", VerbRestart: "restart",
+	VerbSetSecret: "set-secret", VerbRemoveSecret: "remove-secret", VerbSecrets: "secrets",
 	VerbVolumes: "volumes", VerbRemoveVolume: "remove-volume", VerbBackupVolume: "backup-volume", VerbRestoreVolume: "restore-volume",
 }
 

@@ -33,7 +33,8 @@ func bodies() map[wire.Verb]any {
 		wire.VerbLogs: wire.Logs{Workload: id, Follow: true, Tail: 3}, wire.VerbRun: wire.Deploy{Spec: spec}, wire.VerbPublish: wire.Publish{Workload: id, Name: "hello"},
 		wire.VerbExpose: wire.Expose{Workload: id}, wire.VerbForward: wire.Forward{Workload: id, Port: 80},
 		wire.VerbHistory: wire.Ref{Workload: id}, wire.VerbRollback: wire.Rollback{Workload: id, To: 1},
-		wire.VerbExec:    wire.Exec{Workload: id, Argv: []string{"sh"}, TTY: true},
+		wire.VerbExec:      wire.Exec{Workload: id, Argv: []string{"sh"}, TTY: true},
+		wire.VerbSetSecret: wire.SetSecret{Name: "key", Sealed: []byte("sealed")}, wire.VerbRemoveSecret: wire.RemoveSecret{Name: "key"}, wire.VerbSecrets: wire.Secrets{},
 		wire.VerbCopyOut: wire.CopyOut{Workload: id, Path: "/tmp"}, wire.VerbCopyIn: wire.CopyIn{Workload: id, Path: "/tmp", Tree: true},
 	}
 	for v := wire.Verb(1); !strings.HasPrefix(v.String(), "verb-"); v++ {

@@ -62,10 +62,11 @@ func (d *Driver) Adopt(ctx context.Context) ([]driver.Task, error) {
 		}
 	}
 	var tasks []driver.Task
+	secrets := map[string]bool{} // directories that are in use
 	for i := 0; i < len(workloads) && err == nil; i++ {
 		var t *task
 		if t, err = d.adopt(ctx, workloads[i], ways); t != nil {
-			tasks = append(tasks, t)
+			tasks, secrets[t.secrets] = append(tasks, t), true
 			if t.way != nil {
 				delete(ways, t.way.sandbox)
 			}
@@ -79,6 +80,7 @@ func (d *Driver) Adopt(ctx context.Context) ([]driver.Task, error) {
 		runs[string(t.ID())] = true
 	}
 	err = d.detachAll(ctx, func(v *enginevolume.Volume) bool { return !runs[v.Labels[labelWorkload]] })
+	err = errors.Join(err, d.sweepSecrets(secrets))
 	for _, y := range ways { // nobody's, or not to be used
 		err = errors.Join(err, d.closeSandbox(ctx, y))
 	}
@@ -156,12 +158,18 @@ func (d *Driver) adopt(ctx context.Context, got container.InspectResponse, ways 
 			return nil, d.removeContainer(ctx, got.ID)
 		}
 	}
+	secrets, err := d.adoptSecrets(ctx, got)
+	if err != nil {
+		d.log.Warn("removed a workload whose secrets are not as they should be", "workload", workload, "err", err)
+		return nil, d.removeContainer(ctx, got.ID)
+	}
 	port, err := parsePort(labels[labelPort])
 	if err != nil {
 		return nil, err
 	}
 	d.endExecs(ctx, got)
 	t := d.task(got, workload, port, y)
+	t.secrets = secrets
 	t.away = endedBefore(got.State, d.booted)
 	return t, nil
 }

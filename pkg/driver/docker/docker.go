@@ -66,6 +66,9 @@ type Config struct {
 	Out    egress.Dialer // makes these connections
 	// Volumes is the directory in which volumes lie; empty = there are none.
 	Volumes string
+	// Secrets reads the values that a workload's spec names, by the names of their files.
+	// nil = there are none.
+	Secrets func(ctx context.Context, w mesh.Workload) (map[string][]byte, error)
 	// OwnersVolumes lists the volumes of an owner. nil = there are none.
 	OwnersVolumes func(owner mesh.PeerID) ([]driver.Volume, error)
 	Log           *slog.Logger     // nil = discard
@@ -93,6 +96,7 @@ type Driver struct {
 
 	volumes       *volume.Store // nil = there are none
 	ownersVolumes func(mesh.PeerID) ([]driver.Volume, error)
+	secrets       func(context.Context, mesh.Workload) (map[string][]byte, error)
 
 	mu     sync.Mutex
 	engine *engine                    // nil until the engine has answered once
@@ -140,7 +144,7 @@ func New(c Config) (*Driver, error) {
 	d := &Driver{
 		node: c.Node, maxImage: c.MaxImage, log: c.Log, now: c.Now, cli: cli,
 		pinned: map[mesh.WorkloadID]pinned{}, ways: map[*way]bool{},
-		booted: c.Now().Add(-upSince()), mayConnect: c.MayConnect, ownerNow: c.Owner, out: c.Out, runtime: c.Runtime, copier: c.Copier, ownersVolumes: c.OwnersVolumes,
+		booted: c.Now().Add(-upSince()), mayConnect: c.MayConnect, ownerNow: c.Owner, out: c.Out, runtime: c.Runtime, copier: c.Copier, ownersVolumes: c.OwnersVolumes, secrets: c.Secrets,
 	}
 	if c.Volumes != "" {
 		d.volumes = volume.New(c.Volumes)

@@ -73,7 +73,14 @@ func (d *Driver) startIn(ctx context.Context, e engine, w mesh.Workload, img ima
 	if err != nil {
 		return nil, err
 	}
-	got, err := d.createAndRun(ctx, e, want, w)
+	secrets, err := d.placeSecrets(ctx, e, w, &want)
+	var got container.InspectResponse
+	if err == nil {
+		got, err = d.createAndRun(ctx, e, want, w)
+	}
+	if err == nil {
+		err = checkSecrets(got, secrets)
+	}
 	if err == nil {
 		err = checkMounted(e, got, wantMounted(w, have), d.volumes.On)
 	}
@@ -82,12 +89,17 @@ func (d *Driver) startIn(ctx context.Context, e engine, w mesh.Workload, img ima
 		if got.ContainerJSONBase != nil {
 			err = errors.Join(err, d.discard(ctx, got.ID))
 		}
+		if secrets != "" {
+			err = errors.Join(err, d.dropSecrets(context.WithoutCancel(ctx), w.ID))
+		}
 		if len(have) > 0 {
 			err = errors.Join(err, d.detach(context.WithoutCancel(ctx), w.ID))
 		}
 		return nil, err
 	}
-	return d.task(got, w.ID, w.Spec.Port, y), nil
+	t := d.task(got, w.ID, w.Spec.Port, y)
+	t.secrets = secrets
+	return t, nil
 }
 
 func (d *Driver) createAndRun(ctx context.Context, e engine, want blueprint, w mesh.Workload) (container.InspectResponse, error) {
@@ -167,7 +179,7 @@ func (d *Driver) Remove(ctx context.Context, id mesh.WorkloadID) error {
 	if err := d.removeContainer(ctx, containerName(d.node, id)); err != nil {
 		return err
 	}
-	if err := errors.Join(d.detach(ctx, id), d.closeWays(ctx, id), d.removeContainer(ctx, sandboxName(d.node, id))); err != nil {
+	if err := errors.Join(d.dropSecrets(ctx, id), d.detach(ctx, id), d.closeWays(ctx, id), d.removeContainer(ctx, sandboxName(d.node, id))); err != nil {
 		return err
 	}
 	d.mu.Lock()

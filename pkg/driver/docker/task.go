@@ -35,6 +35,7 @@ type task struct {
 	away      bool        // the engine was, or the machine, while nobody looked; of Wait alone
 	paused    atomic.Bool // as far as we know; nobody else pauses our containers
 	probe     probe
+	secrets   string // the directory of its secrets; "" = none
 }
 
 func (d *Driver) task(got container.InspectResponse, id mesh.WorkloadID, port uint16, y *way) *task {
@@ -74,9 +75,10 @@ func (t *task) DialPort(ctx context.Context, port uint16) (net.Conn, error) {
 	return dialInside(ctx, t.namespace, netip.AddrPortFrom(loopback, port))
 }
 
-// closeNetwork takes away the network of a run that has ended. What fails here is made
+// closeNetwork takes away the network and the secrets of a run that has ended. What fails here is made
 // up for by Remove and by the next Start.
 func (t *task) closeNetwork(ctx context.Context) {
+	t.wipeSecrets()
 	if err := t.driver.closeSandbox(ctx, t.way); err != nil {
 		t.driver.log.Warn("cannot remove the network of a workload", "workload", t.id, "err", err)
 	}

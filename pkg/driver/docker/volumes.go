@@ -251,13 +251,20 @@ func onlyVolumes(got container.InspectResponse) bool {
 	}
 	node, err := mesh.ParsePeerID(labels[labelNode])
 	if len(h.Mounts) == 0 && len(got.Mounts) == 0 {
-		return labels[labelVolumes] == ""
+		return labels[labelVolumes] == "" && labels[labelSecrets] == ""
 	}
 	if err != nil {
 		return false
 	}
 	names := map[string]bool{}
-	for _, id := range strings.Split(labels[labelVolumes], ",") {
+	secrets := secretsMount(node, mesh.WorkloadID(labels[labelWorkload]))
+	if labels[labelSecrets] != "" {
+		names[secrets.Source] = true
+	}
+	for id := range strings.SplitSeq(labels[labelVolumes], ",") {
+		if id == "" && labels[labelVolumes] == "" {
+			break
+		}
 		v, err := mesh.ParseVolumeID(id)
 		if err != nil {
 			return false
@@ -268,6 +275,12 @@ func onlyVolumes(got container.InspectResponse) bool {
 		return false
 	}
 	for _, m := range h.Mounts {
+		if m.Source == secrets.Source {
+			if m.Type != secrets.Type || m.Target != secrets.Target || !m.ReadOnly || !names[m.Source] {
+				return false
+			}
+			continue
+		}
 		if m.Type != mount.TypeVolume || !names[m.Source] || (mesh.VolumeMount{Name: "x", Target: m.Target}).Problem() != "" {
 			return false
 		}
@@ -338,6 +351,9 @@ func (d *Driver) adoptVolumes(e engine, got container.InspectResponse) error {
 	}
 	want := map[string]mesh.VolumeID{}
 	for _, m := range got.Mounts {
+		if m.Destination == mesh.SecretsDir {
+			continue // see adoptSecrets
+		}
 		want[m.Destination] = mesh.VolumeID(m.Name[strings.LastIndexByte(m.Name, '-')+1:])
 	}
 	return checkMounted(e, got, want, d.volumes.On)
