@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"peercompute/pkg/control"
+	"peercompute/pkg/mesh"
 )
 
 // checkup looks at what runs workloads here, and at what carries them to the web.
@@ -14,6 +15,17 @@ func (n *Node) checkup(ctx context.Context) []control.Check {
 		c := control.Check{Name: string(r.Kind), State: control.CheckOK, Detail: r.Detail}
 		if !r.Ready {
 			c.State, c.Fix = control.CheckWarning, "start the engine, and see that peerd may use its socket (sudo systemctl start docker); without one, WASM runs all the same"
+		}
+		out = append(out, c)
+	}
+	if d, err := n.volumeDriver(); err == nil {
+		c := control.Check{Name: "volumes", State: control.CheckOK, Detail: "can be made"}
+		if err := d.VolumesReady(ctx); err != nil {
+			e := mesh.AsError(err)
+			c.State, c.Detail, c.Fix = control.CheckWarning, e.Msg, e.Hint
+			if c.Fix == "" {
+				c.Fix = "containers run without volumes all the same"
+			}
 		}
 		out = append(out, c)
 	}
