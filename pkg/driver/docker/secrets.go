@@ -36,18 +36,13 @@ func secretsName(node mesh.PeerID, run mesh.WorkloadID) string {
 	return containerName(node, run) + "-secrets"
 }
 
-// secretsBase is this node's directory for secrets; only root may look into it.
+// secretsBase is this node's directory for secrets, there only while it has some.
 func (d *Driver) secretsBase() (string, error) {
 	h := sha256.Sum256([]byte("peercompute/secrets/1\x00" + d.node))
 	name := "peercompute-" + strings.ToLower(base32.StdEncoding.EncodeToString(h[:10]))
 	for _, dir := range memoryDirs {
 		if isMemory(dir) {
-			base := filepath.Join(dir, name)
-			if err := os.Mkdir(base, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-				return "", err
-			}
-			// Others may write to /dev/shm, and could have been there first.
-			return base, ownDir(base)
+			return filepath.Join(dir, name), nil
 		}
 	}
 	return "", mesh.Errorf(mesh.Unsupported, "this machine has no file system in memory for secrets").
@@ -83,6 +78,13 @@ func (d *Driver) placeSecrets(ctx context.Context, e engine, w mesh.Workload, wa
 		if under(scratch, mesh.SecretsDir) {
 			delete(want.host.Tmpfs, scratch)
 		}
+	}
+	if err := os.Mkdir(base, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return "", err
+	}
+	// Others may write to /dev/shm, and could have been there first.
+	if err := ownDir(base); err != nil {
+		return "", fmt.Errorf("cannot make a place for secrets: %w", err)
 	}
 	user, _, _ := strings.Cut(want.config.User, ":")
 	// Another name each time: the end of an earlier run takes away nothing of this one.
@@ -202,6 +204,10 @@ func (d *Driver) eachSecretsDir(fn func(of mesh.WorkloadID, dir string) error) e
 	if err != nil {
 		return nil // then there are none
 	}
+	if ownDir(base) != nil {
+		return nil // it is not there, or nothing of ours
+	}
+	defer os.Remove(base) // unless something is left in it
 	all, err := os.ReadDir(base)
 	for _, e := range all {
 		run, _, _ := strings.Cut(e.Name(), ".")
