@@ -22,11 +22,12 @@ import (
 // handshake that shows a trusted key takes nothing.
 
 const (
-	originAtOnce    = 64  // handshakes from one address: under way, or failed and not made up for
-	originASecond   = 20  // that are made up for
-	knownASecond    = 100 // the same for an address of a trusted peer, which may share it with others
-	strangersAtOnce = maxTransient / 2
-	strangersSecond = 100  // from all addresses without a trusted peer
+	originAtOnce    = 24 // handshakes from one address: under way, or failed and not made up for
+	originASecond   = 10 // that are made up for
+	knownAtOnce     = 64 // the same for an address of a trusted peer, which may share it with others
+	knownASecond    = 100
+	strangersAtOnce = 40 // from all addresses without a trusted peer; they take a core for 0.1 s
+	strangersSecond = 40
 	maxOrigins      = 1024 // that are remembered
 	originsPerPeer  = 4    // of those, for the sake of one trusted peer
 	floodNote       = time.Minute
@@ -108,9 +109,9 @@ func (h *handshakes) begin(at netip.Prefix) (end func(trusted bool)) {
 	// The address is judged before the common tokens are touched, so that one that
 	// comes too often does not use up the others' turns.
 	s := h.source(at, now)
-	s.rate = originASecond
+	s.size, s.rate = originAtOnce, originASecond
 	if known {
-		s.rate = knownASecond
+		s.size, s.rate = knownAtOnce, knownASecond
 	}
 	if s.fill(now) < 1 {
 		h.refuse(now)

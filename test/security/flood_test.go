@@ -138,7 +138,7 @@ type crowd struct {
 
 func newCrowd(t *testing.T, tcp, quic string, from ...string) *crowd {
 	t.Helper()
-	cmd := exec.Command("nice", "-n", "10", os.Args[0])
+	cmd := exec.Command("nice", "-n", "19", os.Args[0])
 	cmd.Env = append(os.Environ(), floodEnv+"="+strings.Join(append([]string{tcp, quic}, from...), " "))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
