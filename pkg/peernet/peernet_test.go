@@ -217,7 +217,13 @@ func TestDisconnectEndsHandlersWithinASecond(t *testing.T) {
 	if err := server.Disconnect(client.ID()); err != nil {
 		t.Fatal(err)
 	}
-	ended.Wait()
+	all := make(chan struct{})
+	go func() { ended.Wait(); close(all) }()
+	select {
+	case <-all:
+	case <-time.After(20 * time.Second):
+		t.Fatal("handlers go on")
+	}
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("%d handlers ended after %s, want within a second", streams, took)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"peercompute/pkg/driver"
+	"peercompute/pkg/driver/docker"
 	"peercompute/pkg/driver/docker/dockertest"
 	"peercompute/pkg/mesh"
 )
@@ -48,6 +49,12 @@ func TestProbeInside(t *testing.T) {
 	}
 	if code, err := p.Probe(ctx, []string{"/program", "print", "0", "0"}); err != nil || code != 0 {
 		t.Fatalf("after probes that hung: %d, %v", code, err)
+	}
+	if err := docker.LeaveProbe(ctx, task, "/program", "hang"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Probe(ctx, []string{"/program", "print", "0", "0"}); mesh.KindOf(err) != mesh.Timeout {
+		t.Errorf("beside a probe that could not be ended: %v, want a timeout", err)
 	}
 }
 
