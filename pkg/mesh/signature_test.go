@@ -92,6 +92,27 @@ func TestSigned(t *testing.T) {
 	}
 }
 
+// A spec carries few signatures, none of them long.
+func TestSignaturesAreBounded(t *testing.T) {
+	_, image, _ := signed(t)
+	with := func(sigs ...Signature) error {
+		return Spec{Name: "x", Runtime: Container, Image: "x", Signatures: sigs}.WithDefaults().Validate()
+	}
+	if err := with(image, image, image, image); err != nil {
+		t.Error(err)
+	}
+	for what, err := range map[string]error{
+		"too many":    with(image, image, image, image, image),
+		"no value":    with(Signature{Text: image.Text}),
+		"a long one":  with(Signature{Text: image.Text, Value: make([]byte, maxSignature+1)}),
+		"a long text": with(Signature{Text: make([]byte, maxSignedText+1), Value: image.Value}),
+	} {
+		if KindOf(err) != Invalid {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 type signer struct {
 	SigningKey
 	private *ecdsa.PrivateKey

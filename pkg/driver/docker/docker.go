@@ -97,6 +97,7 @@ type Driver struct {
 	volumes       *volume.Store // nil = there are none
 	ownersVolumes func(mesh.PeerID) ([]driver.Volume, error)
 	secrets       func(context.Context, mesh.Workload) (map[string][]byte, error)
+	secretsDir    sync.Mutex // of the directory above them all, made with the first and gone with the last
 
 	mu     sync.Mutex
 	engine *engine                    // nil until the engine has answered once

@@ -79,17 +79,10 @@ func (d *Driver) placeSecrets(ctx context.Context, e engine, w mesh.Workload, wa
 			delete(want.host.Tmpfs, scratch)
 		}
 	}
-	if err := os.Mkdir(base, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return "", err
-	}
-	// Others may write to /dev/shm, and could have been there first.
-	if err := ownDir(base); err != nil {
-		return "", fmt.Errorf("cannot make a place for secrets: %w", err)
-	}
 	user, _, _ := strings.Cut(want.config.User, ":")
 	// Another name each time: the end of an earlier run takes away nothing of this one.
 	dir := filepath.Join(base, string(w.ID)+"."+strings.ToLower(rand.Text()))
-	if err := writeSecrets(dir, values, user, e.remaps); err != nil {
+	if err := d.writeSecretsIn(base, dir, values, user, e.remaps); err != nil {
 		return dir, fmt.Errorf("cannot write the secrets of a workload: %w", err)
 	}
 	v := enginevolume.CreateOptions{
@@ -114,6 +107,21 @@ func secretsMount(node mesh.PeerID, run mesh.WorkloadID) mount.Mount {
 		Type: mount.TypeVolume, Source: secretsName(node, run), Target: mesh.SecretsDir, ReadOnly: true,
 		VolumeOptions: &mount.VolumeOptions{NoCopy: true},
 	}
+}
+
+// writeSecretsIn writes the files below this node's directory, which is made with them:
+// the end of another run removes it where it is empty.
+func (d *Driver) writeSecretsIn(base, dir string, values map[string][]byte, user string, remapped bool) error {
+	d.secretsDir.Lock()
+	defer d.secretsDir.Unlock()
+	if err := os.Mkdir(base, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	// Others may write to /dev/shm, and could have been there first.
+	if err := ownDir(base); err != nil {
+		return err
+	}
+	return writeSecrets(dir, values, user, remapped)
 }
 
 // writeSecrets writes a file for each value, which only user may read.
@@ -207,7 +215,11 @@ func (d *Driver) eachSecretsDir(fn func(of mesh.WorkloadID, dir string) error) e
 	if ownDir(base) != nil {
 		return nil // it is not there, or nothing of ours
 	}
-	defer os.Remove(base) // unless something is left in it
+	defer func() {
+		d.secretsDir.Lock()
+		defer d.secretsDir.Unlock()
+		os.Remove(base) // unless something is left in it
+	}()
 	all, err := os.ReadDir(base)
 	for _, e := range all {
 		run, _, _ := strings.Cut(e.Name(), ".")
