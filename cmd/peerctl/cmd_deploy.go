@@ -61,7 +61,7 @@ once that has ended: one at a time writes to a volume.`,
   peerctl deploy api.wasm --serve --idle 10m --allow-host db.example.org:443
   peerctl deploy nginx:1.27 --peer bob --port 80 --tmpfs /run --tmpfs /var/cache/nginx --publish --health http:/
   peerctl deploy shop:3 --peer bob --port 8080 --network shop --egress allow:api.example.org:443
-  peerctl deploy postgres:17 --peer bob --port 5432 --volume db:/var/lib/postgresql/data:size=4G
+  peerctl deploy notes:2 --peer bob --port 8080 --volume notes:/var/lib/notes:size=4G
   peerctl deploy --file compose.yaml --peer bob --dry-run
   peerctl deploy ./site --peer bob --port 8080 --publish
   peerctl deploy worker:2 --peer bob --memory 512M --env-file prod.env -- --queue mail`,
