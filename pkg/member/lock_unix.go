@@ -3,6 +3,7 @@
 package member
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 
@@ -23,5 +24,8 @@ func lockHome(home string) (unlock func() error, err error) {
 		return nil, mesh.Errorf(mesh.Conflict, "another process uses the home %s", home).
 			WithHint("peerd runs already; or give this one a home of its own with --home").Because(err)
 	}
-	return f.Close, nil
+	return func() error {
+		// A child that is just being started may hold the file open too, for a moment.
+		return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
+	}, nil
 }

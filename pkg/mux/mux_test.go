@@ -573,8 +573,12 @@ func TestReadOr(t *testing.T) {
 	}
 	go func() {
 		w := rand.New(rand.NewPCG(5, 6))
-		for left := want; len(left) > 0; {
+		for left, piece := want, 0; len(left) > 0; piece++ {
 			n := min(len(left), 1<<w.IntN(16))
+			if piece%64 == 0 { // this one finds the reader waiting
+				n = 1
+				waits(server, in)
+			}
 			if _, err := s.Write(left[:n]); err != nil {
 				return
 			}
@@ -634,6 +638,19 @@ func TestReadOr(t *testing.T) {
 	}
 }
 
+// waits returns once a ReadOr waits for bytes on the stream.
+func waits(s *Session, st *Stream) {
+	for {
+		s.mu.Lock()
+		waiting := st.direct != nil
+		s.mu.Unlock()
+		if waiting {
+			return
+		}
+		time.Sleep(50 * time.Microsecond)
+	}
+}
+
 // TestReadOrWaitsForDirect: a ReadOr that is called off does not return while its
 // function is still being called.
 func TestReadOrWaitsForDirect(t *testing.T) {
@@ -656,15 +673,7 @@ func TestReadOrWaitsForDirect(t *testing.T) {
 		})
 		returned <- err
 	}()
-	for { // until the reader waits
-		server.mu.Lock()
-		waits := in.direct != nil
-		server.mu.Unlock()
-		if waits {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
+	waits(server, in)
 	if _, err := s.Write([]byte("x")); err != nil {
 		t.Fatal(err)
 	}
