@@ -167,6 +167,7 @@ func (d *Driver) adopt(ctx context.Context, got container.InspectResponse, ways 
 	if err != nil {
 		return nil, err
 	}
+	d.adoptCores(workload, got)
 	d.endExecs(ctx, got)
 	t := d.task(got, workload, port, y)
 	t.secrets = secrets

@@ -103,6 +103,7 @@ type Driver struct {
 	engine *engine                    // nil until the engine has answered once
 	pinned map[mesh.WorkloadID]pinned // what Prepare found, until Remove
 	ways   map[*way]bool              // the networks that are open
+	cores  cores                      // that are left to others, until Remove
 }
 
 var _ driver.Driver = (*Driver)(nil)
@@ -144,7 +145,7 @@ func New(c Config) (*Driver, error) {
 	}
 	d := &Driver{
 		node: c.Node, maxImage: c.MaxImage, log: c.Log, now: c.Now, cli: cli,
-		pinned: map[mesh.WorkloadID]pinned{}, ways: map[*way]bool{},
+		pinned: map[mesh.WorkloadID]pinned{}, ways: map[*way]bool{}, cores: cores{},
 		booted: c.Now().Add(-upSince()), mayConnect: c.MayConnect, ownerNow: c.Owner, out: c.Out, runtime: c.Runtime, copier: c.Copier, ownersVolumes: c.OwnersVolumes, secrets: c.Secrets,
 	}
 	if c.Volumes != "" {

@@ -24,6 +24,7 @@ type engine struct {
 	arch     string // as GOARCH has it
 	runtime  string // the default runtime
 	cpus     int
+	pins     bool // it can say which cores a container runs on
 	remaps   bool // it maps container users to others of the host
 	secludes bool // the runtime of workloads keeps their network to itself
 	// sandboxes: the runtime runs programs on a kernel of its own (gVisor)
@@ -109,7 +110,7 @@ func judge(info system.Info, api string) (engine, error) {
 	}
 	return engine{
 		version: info.ServerVersion, arch: goArch(info.Architecture), runtime: info.DefaultRuntime,
-		cpus: info.NCPU, remaps: hasOption("name=userns"), userBase: userBase(info.DockerRootDir),
+		cpus: info.NCPU, pins: info.CPUSet, remaps: hasOption("name=userns"), userBase: userBase(info.DockerRootDir),
 	}, nil
 }
 

@@ -69,6 +69,7 @@ func (d *Driver) startIn(ctx context.Context, e engine, w mesh.Workload, img ima
 		return nil, err
 	}
 	want.host.Runtime = d.runtime
+	want.host.CpusetCpus = d.coresFor(e, w)
 	devices, err := d.attach(ctx, e, w, have)
 	if err != nil {
 		return nil, err
@@ -141,6 +142,12 @@ func (d *Driver) create(ctx context.Context, want blueprint) (string, error) {
 		}
 		made, err = d.cli.ContainerCreate(ctx, want.config, want.host, nil, nil, want.name)
 	}
+	if list := want.host.CpusetCpus; list != "" && noSuchCores(err) { // it numbers them otherwise
+		d.log.Warn("the container engine numbers its cores in another way, so peers' work may run on all", "cores", list, "err", err)
+		d.unpin()
+		want.host.CpusetCpus = ""
+		return d.create(ctx, want)
+	}
 	switch {
 	case errdefs.IsNotFound(err):
 		return "", mesh.Errorf(mesh.NotFound, "the image %s is no longer on this machine", want.config.Image).
@@ -184,6 +191,7 @@ func (d *Driver) Remove(ctx context.Context, id mesh.WorkloadID) error {
 	}
 	d.mu.Lock()
 	delete(d.pinned, id)
+	delete(d.cores, id)
 	d.mu.Unlock()
 	return nil
 }
