@@ -135,10 +135,15 @@ type Vault struct{ id *age.X25519Identity }
 // OpenVault reads the key of the vault in a directory, and makes one if there is none.
 func OpenVault(dir string) (*Vault, error) {
 	path := filepath.Join(dir, KeyFile)
-	b, err := os.ReadFile(path)
+	v, err := readVault(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return newVault(dir, path)
 	}
+	return v, err
+}
+
+func readVault(path string) (*Vault, error) {
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the key of the secrets: %w", err)
 	}
@@ -165,7 +170,10 @@ func newVault(dir, path string) (*Vault, error) {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
+		err = os.Link(f.Name(), path) // and never over one that another has made meanwhile
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return readVault(path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot write the key of the secrets: %w", err)

@@ -93,6 +93,13 @@ func TestVault(t *testing.T) {
 		t.Errorf("unlocked %q, %v", got, err)
 	}
 	path := filepath.Join(dir, KeyFile)
+	late, err := newVault(dir, path) // by one that saw no key there either
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := late.Unlock(locked); err != nil || string(got) != "value" {
+		t.Errorf("one that came late unlocked %q, %v", got, err)
+	}
 	if st, err := os.Stat(path); err != nil || st.Mode() != 0o600 {
 		t.Errorf("its key is %v, %v", st.Mode(), err)
 	}
