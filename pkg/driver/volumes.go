@@ -30,6 +30,7 @@ type Volume struct {
 	Name string
 	Size int64  // bytes
 	User uint32 // its files are this user's, inside; all volumes of an owner have the same
+	Made bool   // it has been made: one that is not there was lost
 }
 
 // Archive is what went through a backup or a restore.

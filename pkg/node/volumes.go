@@ -49,11 +49,12 @@ type volumeRecord struct {
 	Size    int64         `json:"size"`
 	User    uint32        `json:"user"` // of its files; the same for all volumes of an owner
 	State   volumeState   `json:"state"`
+	Made    bool          `json:"made,omitempty"` // its file was there once
 	Created time.Time     `json:"created"`
 }
 
 func (v volumeRecord) driver() driver.Volume {
-	return driver.Volume{ID: v.ID, Name: v.Name, Size: v.Size, User: v.User}
+	return driver.Volume{ID: v.ID, Name: v.Name, Size: v.Size, User: v.User, Made: v.Made}
 }
 
 func putVolume(tx *store.Tx, v volumeRecord) error {
@@ -102,6 +103,19 @@ func OwnersVolumes(s *store.Store, owner mesh.PeerID) (out []driver.Volume, err 
 		return err
 	})
 	return out, err
+}
+
+// VolumeMade notes that the file of a volume is there, so that it is never made anew over
+// one that was lost.
+func VolumeMade(ctx context.Context, s *store.Store, id mesh.VolumeID) error {
+	return s.Update(ctx, func(tx *store.Tx) error {
+		v, ok, err := getVolume(tx, id)
+		if err != nil || !ok || v.Made {
+			return err
+		}
+		v.Made = true
+		return putVolume(tx, v)
+	})
 }
 
 // addVolumes counts volumes as disk that is in use, until their files are gone.

@@ -141,6 +141,17 @@ func TestVolume(t *testing.T) {
 		t.Errorf("carol reads %q", r.Stdout)
 	}
 
+	// One whose file is lost is not replaced by an empty one.
+	away := filepath.Join(bob.Home, "away.img")
+	if err := os.Rename(image32, away); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, alice.Ctl("deploy", image, "--peer", "bob", "--name", "lost", "-v", "data:/data", "--restart", "no", "--", "hang"), "volume data is gone")
+	if err := os.Rename(away, image32); err != nil {
+		t.Errorf("an empty file was put in its place: %v", err)
+	}
+	alice.Ctl("rm", "-f", "lost")
+
 	// What is removed is gone, and its room is free again.
 	alice.Must("rm", "-f", "reader")
 	alice.Must("volume", "rm", "copy", "data", "--peer", "bob")

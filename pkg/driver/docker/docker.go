@@ -71,8 +71,10 @@ type Config struct {
 	Secrets func(ctx context.Context, w mesh.Workload) (map[string][]byte, error)
 	// OwnersVolumes lists the volumes of an owner. nil = there are none.
 	OwnersVolumes func(owner mesh.PeerID) ([]driver.Volume, error)
-	Log           *slog.Logger     // nil = discard
-	Now           func() time.Time // nil = time.Now
+	// VolumeMade notes that a volume was made, for driver.Volume. nil = nobody notes it.
+	VolumeMade func(ctx context.Context, id mesh.VolumeID) error
+	Log        *slog.Logger     // nil = discard
+	Now        func() time.Time // nil = time.Now
 }
 
 // DefaultMaxImage is how large a pulled image may be unless configured: 8 GiB.
@@ -96,6 +98,7 @@ type Driver struct {
 
 	volumes       *volume.Store // nil = there are none
 	ownersVolumes func(mesh.PeerID) ([]driver.Volume, error)
+	volumeMade    func(context.Context, mesh.VolumeID) error
 	secrets       func(context.Context, mesh.Workload) (map[string][]byte, error)
 	secretsDir    sync.Mutex // of the directory above them all, made with the first and gone with the last
 
@@ -146,7 +149,7 @@ func New(c Config) (*Driver, error) {
 	d := &Driver{
 		node: c.Node, maxImage: c.MaxImage, log: c.Log, now: c.Now, cli: cli,
 		pinned: map[mesh.WorkloadID]pinned{}, ways: map[*way]bool{}, cores: cores{},
-		booted: c.Now().Add(-upSince()), mayConnect: c.MayConnect, ownerNow: c.Owner, out: c.Out, runtime: c.Runtime, copier: c.Copier, ownersVolumes: c.OwnersVolumes, secrets: c.Secrets,
+		booted: c.Now().Add(-upSince()), mayConnect: c.MayConnect, ownerNow: c.Owner, out: c.Out, runtime: c.Runtime, copier: c.Copier, ownersVolumes: c.OwnersVolumes, volumeMade: c.VolumeMade, secrets: c.Secrets,
 	}
 	if c.Volumes != "" {
 		d.volumes = volume.New(c.Volumes)

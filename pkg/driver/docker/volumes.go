@@ -422,13 +422,22 @@ func (d *Driver) makeVolume(ctx context.Context, e engine, v driver.Volume) erro
 	if user == 0 || v.Size < mesh.MinVolume || v.Size > mesh.MaxVolume {
 		return mesh.Errorf(mesh.Internal, "volume %s has no user or no size", v.ID)
 	}
-	if d.volumes.Has(v.ID) {
+	if !d.volumes.Has(v.ID) {
+		if v.Made {
+			return mesh.Errorf(mesh.NotFound, "the file of volume %s is gone from this machine's disk, and an empty one is not put in its place", v.Name).
+				WithRule("volume.lost").WithHint("its file was %s; if it cannot be put back, remove the volume and restore a backup: peerctl volume rm %s", v.ID+".img", v.Name)
+		}
+		if err := d.volumes.Available(); err != nil {
+			return err
+		}
+		if err := d.volumes.Make(ctx, v.ID, v.Size, user); err != nil {
+			return err
+		}
+	}
+	if v.Made || d.volumeMade == nil {
 		return nil
 	}
-	if err := d.volumes.Available(); err != nil {
-		return err
-	}
-	return d.volumes.Make(ctx, v.ID, v.Size, user)
+	return d.volumeMade(ctx, v.ID)
 }
 
 // RemoveVolume removes a volume with all its files.

@@ -154,6 +154,14 @@ func TestVolumes(t *testing.T) {
 		t.Errorf("its container is left, %v", err)
 	}
 
+	// One that was there is never made anew.
+	lost := shelf{owner: {{ID: "xxxxxxxxxxxxxxxx", Name: "lost", Size: 32 << 20, User: 0x70000042, Made: true}}}
+	d = openWith(t, node, dir, lost)
+	if _, err := started(withVolume(owner, "hhhhhhhhhhhhhhhh", image, "lost", "hang")); err == nil || mesh.AsError(err).Rule != "volume.lost" {
+		t.Errorf("a volume whose file is gone: %v", err)
+	}
+	d = openWith(t, node, dir, s)
+
 	// An image's own volume below ours would hide what is written there.
 	if err := d.RemoveVolume(t.Context(), "vvvvvvvvvvvvvvvv"); err != nil {
 		t.Errorf("removing it: %v", err)
