@@ -134,6 +134,7 @@ func (k *keeper) supervise(ctx context.Context) {
 			k.update(func(s *mesh.Status) { *s = r.Last })
 			k.idle(ctx)
 		default:
+			h.answered = h.answered || r.Answered
 			k.goOn(ctx, w, &h)
 		}
 	}
@@ -269,7 +270,7 @@ func (k *keeper) retry(ctx context.Context, what string, err error) bool {
 // history is what restarts are decided by.
 type history struct {
 	failures int  // in a row
-	answered bool // ever, in this life of peerd or a former one
+	answered bool // ever, in this life of peerd or, if it serves, a former one
 }
 
 // outcome is how one run came to its end.
@@ -384,6 +385,7 @@ func (k *keeper) once(ctx context.Context, w mesh.Workload) (out outcome) {
 			<-exited
 			return outcome{moot: true}
 		}
+		k.noteAnswered(ctx)
 		ill = k.untilSick(waitCtx, t, w.Spec, exited)
 	}
 	if ill != nil {
@@ -417,6 +419,25 @@ func (k *keeper) running(spec mesh.Spec) {
 			s.Health = mesh.HealthOK
 		}
 	})
+}
+
+// noteAnswered records that what serves has answered. After a restart of the machine it may
+// wait for something else that is not there yet, and is not to be given up for that.
+func (k *keeper) noteAnswered(ctx context.Context) {
+	if r, err := k.load(); err != nil || r.Answered {
+		return
+	}
+	err := k.sup.cfg.Store.Update(ctx, func(tx *store.Tx) error {
+		r, err := Get(tx, k.id)
+		if err != nil || r.Answered || r.role(k.run) != serving {
+			return err
+		}
+		r.Answered = true
+		return Put(tx, r)
+	})
+	if err != nil && ctx.Err() == nil {
+		k.sup.cfg.Log.Error("cannot record that a workload has answered", "workload", k.id, "err", err)
+	}
 }
 
 func closed(c <-chan struct{}) bool {

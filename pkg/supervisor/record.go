@@ -34,6 +34,7 @@ type Record struct {
 	// Of updates: see update.go.
 	Run      mesh.WorkloadID `json:"run,omitempty"`      // under which its runtime knows the revision that serves; empty = the workload's ID
 	Revision int             `json:"revision,omitempty"` // that serves; 0 = 1
+	Answered bool            `json:"answered,omitempty"` // that revision was ready once: it is not given up any more
 	Given    int             `json:"given,omitempty"`    // the highest number that a revision has had; 0 = 1
 	Next     *Next           `json:"next,omitempty"`     // the revision that is to take over
 	Retired  []Retired       `json:"retired,omitempty"`  // runs on their way out

@@ -77,6 +77,7 @@ func (k *keeper) takeOver(ctx context.Context) bool {
 			}
 		}
 		r.takeOver()
+		r.Answered = true
 		revision = r.Serving()
 		return Put(tx, r)
 	})

@@ -403,6 +403,32 @@ func TestGivesUpOnWhatNeverAnswers(t *testing.T) {
 	}
 }
 
+// What has answered once is not given up in a later life of peerd: after a power failure
+// it may end again and again until something else that it needs is there.
+func TestNeverGivesUpOnWhatHasAnswered(t *testing.T) {
+	st, w := openStore(t), newWorld()
+	put(t, st, record(mesh.RestartAlways))
+	l := live(t, st, w)
+	until(t, "that it answered is on record", func() bool { return get(t, st).Answered })
+	l.stop()
+	w.set(func() {
+		w.tasks[id].end(mesh.Exit{Code: 137})
+		w.deaf, w.die, w.exits = true, true, mesh.Exit{Code: 3}
+	})
+	l = live(t, st, w)
+	until(t, "it was started more often", func() bool { return w.starts(id) > 1+firstAttempts })
+	w.set(func() { w.deaf, w.die = false, false })
+	l.want(t, mesh.Running)
+
+	// What takes its place has not answered.
+	w.set(func() { w.deaf, w.die = true, true })
+	r := get(t, st)
+	r.Supersede(Next{Run: "bbbbbbbbbbbbbbbb", Spec: r.Workload.Spec})
+	if r.takeOver(); r.Answered {
+		t.Error("a revision has answered that never ran")
+	}
+}
+
 func TestDeafWorkloadFails(t *testing.T) {
 	st, w := openStore(t), newWorld()
 	w.deaf = true

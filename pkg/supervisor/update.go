@@ -223,7 +223,7 @@ func (r *Record) takeOver() {
 	if n.Publish != nil {
 		r.Publish = n.Publish
 	}
-	r.Run, r.Revision, r.Next, r.Last = n.Run, n.Revision, nil, mesh.Status{}
+	r.Run, r.Revision, r.Answered, r.Next, r.Last = n.Run, n.Revision, false, nil, mesh.Status{}
 }
 
 // drop forgets a run that is ended.
