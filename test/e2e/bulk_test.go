@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -83,18 +84,14 @@ func TestBulkNeedsNoMemory(t *testing.T) {
 	}
 }
 
-// Small requests beside eight downloads of 64 MiB keep a median under 5 ms and a
-// 99th percentile under 100 ms. On a machine that others use too the figures say
-// little, so that only a breach by far fails the test; `make bench` measures.
+// Small requests get in between eight downloads of 64 MiB. How long they take says
+// little on a machine that others use too: `make bench` measures it. Here it counts how
+// much of the downloads goes first.
 func TestSmallBesideBulk(t *testing.T) {
-	if testmesh.Race() {
-		t.Skip("the race detector's speed is not the program's")
-	}
 	const (
-		median, p99 = 5 * time.Millisecond, 100 * time.Millisecond
-		breach      = 4
-		enough      = 1000
-		limit       = 20 * time.Second
+		first  = 32 << 20 // of eight downloads, in the median; what is under way is less
+		enough = 1000
+		limit  = 20 * time.Second
 	)
 	image := container(t)
 	m := testmesh.New(t)
@@ -106,8 +103,8 @@ func TestSmallBesideBulk(t *testing.T) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	var moved [8]int64
-	for i := range moved {
+	var moved counter
+	for range 8 {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.URL+"/download?bytes=67108864", nil)
@@ -119,17 +116,17 @@ func TestSmallBesideBulk(t *testing.T) {
 				if err != nil {
 					continue // at the end it is cut
 				}
-				n, _ := io.Copy(io.Discard, res.Body)
+				_, _ = io.Copy(&moved, res.Body)
 				res.Body.Close()
-				moved[i] += n
 			}
 		})
 	}
 	time.Sleep(200 * time.Millisecond) // until all eight flow
 	began := time.Now()
 	var took []time.Duration
+	var beside []int64 // bytes of the downloads, for each
 	for len(took) < enough && ctx.Err() == nil {
-		at := time.Now()
+		at, before := time.Now(), moved.Load()
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, w.URL+"/", nil)
 		if err != nil {
 			t.Fatal(err)
@@ -143,7 +140,7 @@ func TestSmallBesideBulk(t *testing.T) {
 		if err != nil || res.StatusCode != http.StatusOK {
 			t.Errorf("a small request: %s, %v", res.Status, err)
 		}
-		took = append(took, time.Since(at))
+		took, beside = append(took, time.Since(at)), append(beside, moved.Load()-before)
 	}
 	all := time.Since(began)
 	cancel()
@@ -152,14 +149,19 @@ func TestSmallBesideBulk(t *testing.T) {
 		t.Fatalf("only %d small requests in %s", len(took), all)
 	}
 	slices.Sort(took)
-	mid, late := took[len(took)/2], took[len(took)*99/100]
-	var sum int64
-	for _, n := range moved {
-		sum += n
+	slices.Sort(beside)
+	mid := beside[len(beside)/2]
+	t.Logf("%d small requests: median %s, p99 %s, worst %s; beside them %.0f MiB/s, %.1f MiB for each", len(took), took[len(took)/2],
+		took[len(took)*99/100], took[len(took)-1], float64(moved.Load())/(1<<20)/all.Seconds(), float64(mid)/(1<<20))
+	if mid > first {
+		t.Errorf("the downloads got %d MiB ahead of a small request, in the median", mid>>20)
 	}
-	t.Logf("%d small requests: median %s, p99 %s, worst %s; beside them %.0f MiB/s", len(took), mid, late, took[len(took)-1],
-		float64(sum)/(1<<20)/all.Seconds())
-	if mid > breach*median || late > breach*p99 {
-		t.Errorf("median %s and p99 %s; the bounds are %s and %s", mid, late, median, p99)
-	}
+}
+
+// counter counts what is written to it.
+type counter struct{ atomic.Int64 }
+
+func (c *counter) Write(p []byte) (int, error) {
+	c.Add(int64(len(p)))
+	return len(p), nil
 }
