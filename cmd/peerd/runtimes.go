@@ -12,6 +12,7 @@ import (
 	"peercompute/pkg/member"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/node"
+	"peercompute/pkg/store"
 )
 
 // runtimes is what runs workloads here. It outlives a change of the node's key: only
@@ -32,7 +33,7 @@ func (rt *runtimes) open(ctx context.Context, cfg config, m *member.Member) erro
 	}
 	rt.all = map[mesh.Runtime]node.Runtime{}
 	guests, err := wasm.New(wasm.Config{
-		Dir: filepath.Join(m.Home, "wasm"), Module: rt.modules.Path, Log: m.Log, Command: workerProcess, MayConnect: rt.mayConnect,
+		Dir: filepath.Join(m.Home, "wasm"), Module: rt.modules.Path, Log: m.Log, Command: workerProcess, MayConnect: rt.mayConnect, Burnt: rt.burnt,
 	})
 	if err != nil {
 		return err
@@ -66,6 +67,16 @@ func (rt *runtimes) open(ctx context.Context, cfg config, m *member.Member) erro
 		m.Log.Warn(w)
 	}
 	return nil
+}
+
+// burnt is what a server's earlier runs have burnt today.
+func (rt *runtimes) burnt(run mesh.WorkloadID) (units uint64, err error) {
+	m := rt.member.Load()
+	err = m.Store.View(func(tx *store.Tx) error {
+		units, err = node.ServerFuel(tx, run, m.Now())
+		return err
+	})
+	return units, err
 }
 
 // close ends what they run that cannot outlive peerd. Closing twice is no harm.

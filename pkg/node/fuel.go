@@ -20,7 +20,7 @@ import (
 // This file counts what peers use of their grants: what runs, and the fuel of a day.
 
 const (
-	meterEach = 2 * time.Second // how often running guests are asked what they burnt
+	meterEach = 2 * time.Second // how often running guests are asked what they burnt, and that is written down
 	statsTime = 2 * time.Second
 )
 
@@ -30,9 +30,10 @@ type fuelBook struct {
 
 	mu      sync.Mutex
 	runs    map[driver.Task]*burning
-	pending map[mesh.PeerID]uint64 // burnt and not written down yet
-	burnt   map[mesh.PeerID]uint64 // written down, for today
-	day     string                 // that today is
+	pending map[mesh.PeerID]uint64     // burnt and not written down yet
+	servers map[mesh.WorkloadID]uint64 // the same of servers, whosever they are
+	burnt   map[mesh.PeerID]uint64     // written down, for today
+	day     string                     // that today is
 }
 
 // burning is one run of a guest.
@@ -43,7 +44,7 @@ type burning struct {
 }
 
 func newFuelBook(n *Node) *fuelBook {
-	return &fuelBook{n: n, runs: map[driver.Task]*burning{}, pending: map[mesh.PeerID]uint64{}, burnt: map[mesh.PeerID]uint64{}}
+	return &fuelBook{n: n, runs: map[driver.Task]*burning{}, pending: map[mesh.PeerID]uint64{}, servers: map[mesh.WorkloadID]uint64{}, burnt: map[mesh.PeerID]uint64{}}
 }
 
 // today is the day by which fuel is counted.
@@ -67,23 +68,15 @@ func (b *fuelBook) open(ctx context.Context) error {
 	b.mu.Lock()
 	b.burnt, b.day = burnt, now.UTC().Format(time.DateOnly)
 	b.mu.Unlock()
+	if err := b.forgetServers(ctx); err != nil {
+		return err
+	}
 	return b.goOn(ctx)
 }
 
 // lent reports whether a workload's fuel is counted: a guest's, of a peer.
 func (b *fuelBook) lent(w mesh.Workload) bool {
 	return w.Spec.Runtime == mesh.Wasm && w.Owner != b.n.m.Key.ID
-}
-
-// ended counts the last of a run.
-func (b *fuelBook) ended(w mesh.Workload, t driver.Task) {
-	if !b.lent(w) {
-		return
-	}
-	b.ask(context.Background(), w, t)
-	b.mu.Lock()
-	delete(b.runs, t)
-	b.mu.Unlock()
 }
 
 func (b *fuelBook) ask(ctx context.Context, w mesh.Workload, t driver.Task) {
@@ -101,7 +94,12 @@ func (b *fuelBook) ask(ctx context.Context, w mesh.Workload, t driver.Task) {
 		b.runs[t] = r
 	}
 	if st.Fuel > r.fuel {
-		b.pending[r.owner] += st.Fuel - r.fuel
+		if b.lent(w) {
+			b.pending[r.owner] += st.Fuel - r.fuel
+		}
+		if isServer(w) {
+			b.servers[w.ID] += st.Fuel - r.fuel
+		}
 		r.fuel = st.Fuel
 	}
 }
@@ -118,7 +116,7 @@ func (b *fuelBook) run(ctx context.Context) error {
 			return nil
 		}
 		for _, r := range b.n.sup.Running() {
-			if b.lent(r.Workload) {
+			if b.counted(r.Workload) {
 				b.ask(ctx, r.Workload, r.Task)
 			}
 		}
@@ -132,6 +130,9 @@ func (b *fuelBook) run(ctx context.Context) error {
 		b.mu.Unlock()
 		if turned {
 			b.n.lending.changed()
+			if err := b.forgetServers(ctx); err != nil && ctx.Err() == nil {
+				b.n.log.Error(err.Error())
+			}
 		}
 	}
 }
@@ -139,10 +140,10 @@ func (b *fuelBook) run(ctx context.Context) error {
 // flush writes down what was burnt, and has those held that burnt too much.
 func (b *fuelBook) flush(ctx context.Context) {
 	b.mu.Lock()
-	charge := b.pending
-	b.pending = map[mesh.PeerID]uint64{}
+	charge, servers := b.pending, b.servers
+	b.pending, b.servers = map[mesh.PeerID]uint64{}, map[mesh.WorkloadID]uint64{}
 	b.mu.Unlock()
-	if len(charge) == 0 {
+	if len(charge)+len(servers) == 0 {
 		return
 	}
 	now := b.n.m.Now()
@@ -157,12 +158,20 @@ func (b *fuelBook) flush(ctx context.Context) {
 			}
 			total[p] = sum
 		}
+		for run, units := range servers {
+			if err := burnServer(tx, run, units, now); err != nil {
+				return err
+			}
+		}
 		return nil
 	})
 	b.mu.Lock()
 	if err != nil { // it is tried again
 		for p, units := range charge {
 			b.pending[p] += units
+		}
+		for run, units := range servers {
+			b.servers[run] += units
 		}
 	}
 	b.mu.Unlock()

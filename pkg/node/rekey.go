@@ -133,7 +133,7 @@ func (b *fuelBook) goOn(ctx context.Context) error {
 			return err
 		})
 		st, serr := t.Stats(ctx)
-		if err != nil || serr != nil || !b.lent(w) {
+		if err != nil || serr != nil || !b.counted(w) {
 			continue // nobody's, ended, or not counted
 		}
 		b.mu.Lock()

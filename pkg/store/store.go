@@ -40,6 +40,7 @@ const (
 	Lend        Bucket = "lend"         // node: what the owner lends, and when
 	Audit       Bucket = "audit"        // audit: sequence number → hash, entry
 	Fuel        Bucket = "fuel"         // admission: peer → what it has burnt today
+	ServerFuel  Bucket = "server_fuel"  // node: run of a server → what it has burnt today
 
 	Receipts     Bucket = "receipts"      // receipt: job ID → record
 	ReceiptOrder Bucket = "receipt_order" // receipt: role, peer, time, job ID → nothing
@@ -61,7 +62,7 @@ const (
 )
 
 var buckets = [...]Bucket{
-	Meta, TrustLog, TrustTasks, Invites, Nonces, NonceExpiry, Workloads, Revisions, Remote, Routes, Lend, Audit, Fuel, Witness, Alarms, Denied, Keys,
+	Meta, TrustLog, TrustTasks, Invites, Nonces, NonceExpiry, Workloads, Revisions, Remote, Routes, Lend, Audit, Fuel, ServerFuel, Witness, Alarms, Denied, Keys,
 	Receipts, ReceiptOrder, Accounts, Jobs, JobIndex, Outputs, AskedJobs, Crons, Images, Volumes, Secrets,
 }
 

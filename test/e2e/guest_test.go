@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,6 +32,44 @@ func TestServerSleepsAndWakes(t *testing.T) {
 	if ps := bob.Must("ps"); !strings.Contains(ps, "running") {
 		t.Errorf("bob lists\n%s", ps)
 	}
+}
+
+// What a server has burnt of its day is not forgotten with its worker, nor with peerd.
+func TestServerFuelSurvivesKill(t *testing.T) {
+	t.Parallel()
+	const day = 300_000_000
+	m := testmesh.New(t)
+	alice, bob, gw := m.Trio()
+	web := m.Web(gw)
+	w := deploy(t, alice, testmesh.Wasm(t, "hello-server"), "--peer", "bob", "--name", "api", "--serve", "--fuel-per-day", "300M", "--publish")
+	over := func() bool {
+		res, err := web.Get(w.URL + "/")
+		if err != nil {
+			return false
+		}
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		return err == nil && res.StatusCode == http.StatusServiceUnavailable && strings.Contains(string(body), "of today")
+	}
+	get(t, web, w.URL+"/spin")
+	within(t, 30*time.Second, "its day is over", over)
+	within(t, 30*time.Second, "it is on disk", func() bool {
+		type peer struct {
+			Usage struct {
+				Fuel uint64 `json:"fuel_today"`
+			}
+		}
+		return parse[peer](t, bob.Must("peers", "show", "alice", "-o", "json")).Usage.Fuel >= day
+	})
+	for _, pid := range bob.Workers() {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	within(t, 30*time.Second, "its day is over after its worker was killed", over)
+	bob.Kill()
+	bob.Start()
+	within(t, 30*time.Second, "its day is over after peerd was killed", over)
 }
 
 // Whatever guests do, peerd answers.

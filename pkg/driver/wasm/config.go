@@ -26,6 +26,9 @@ type Config struct {
 	// MayConnect judges, before each HTTP request of a guest, whether its owner may
 	// still have it made; nil = nobody may. The list of hosts is judged besides.
 	MayConnect func(owner mesh.PeerID, s mesh.Spec) error
+	// Burnt is what earlier runs of a server have burnt today of its fuel of a day;
+	// nil = nothing.
+	Burnt func(run mesh.WorkloadID) (units uint64, err error)
 	// Resolve and TLS replace the system's resolver and trusted roots, in tests.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 	TLS     *tls.Config

@@ -50,7 +50,8 @@ type instance struct {
 // outcome is how an instance ended.
 type outcome struct {
 	mesh.Exit
-	cpu time.Duration
+	cpu  time.Duration
+	told uint64 // of its fuel, told while it ran
 }
 
 // run executes a fresh instance of m to its end. Whatever the guest does, run
@@ -72,7 +73,7 @@ func (m *module) run(in instance) (out outcome) {
 	out = judge(err, in.meter, mem)
 	out.Fuel = in.meter.used()
 	out.PeakMemory = mem.peak
-	out.cpu = in.meter.cpu
+	out.cpu, out.told = in.meter.cpu, in.meter.told
 	return out
 }
 

@@ -53,6 +53,7 @@ func (j *job) run(m *module, give func(*meter) instance) mesh.Exit {
 	ctx, cancel := context.WithDeadlineCause(j.ctx, deadline, errDeadline)
 	defer cancel()
 	meter := newMeter(ctx, deadline, &pace{milli: j.call.MilliCPU, now: time.Now, last: time.Now()}, j.call.Fuel)
+	meter.live = &j.fuel
 	in := give(meter)
 	in.name, in.args, in.env = j.call.Name, j.call.Args, j.call.Env
 	in.scratch, in.wall, in.net = j.call.Scratch, j.call.Wall, j.net

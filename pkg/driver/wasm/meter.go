@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/tetratelabs/wazero/api"
@@ -42,6 +43,9 @@ type meter struct {
 	billed  uint64        // of the units used
 	burning *pace
 	cpu     time.Duration // time spent in the guest and its host calls, waits excluded
+
+	live *atomic.Uint64 // where units are told while the instance runs; nil = nowhere
+	told uint64         // of those used
 }
 
 func newMeter(ctx context.Context, deadline time.Time, p *pace, budget uint64) *meter {
@@ -64,7 +68,18 @@ func (m *meter) refill() {
 		m.interrupt(errFuel)
 	}
 	m.counter.Set(uint64(left))
+	m.tell()
 	m.yield()
+}
+
+// tell makes known what was used so far: an instance may run for days.
+func (m *meter) tell() {
+	if m.live == nil {
+		return
+	}
+	used := m.used()
+	m.live.Add(used - m.told)
+	m.told = used
 }
 
 // Charge takes fuel for what the host is about to do for the guest.
@@ -129,6 +144,7 @@ func (m *meter) yield() {
 // Wait is a wait of the guest's: for d, if that is not below zero, or until it is
 // woken. It ends early with the guest's time.
 func (m *meter) Wait(d time.Duration, wake <-chan struct{}) {
+	m.tell()
 	m.pause()
 	m.slept += min(max(0, d), maxSlept-m.slept)
 	m.sleep(d, wake)

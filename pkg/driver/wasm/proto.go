@@ -50,7 +50,8 @@ type guestCall struct {
 	Wall        bool            `json:"wall,omitempty"`    // its clock tells the time
 	Server      bool            `json:"server,omitempty"`  // keeps running; Fuel is for a second
 	FuelDay     uint64          `json:"fuel_day,omitempty"`
-	Idle        time.Duration   `json:"idle,omitempty"` // ns
+	Burnt       uint64          `json:"burnt,omitempty"` // of that, by earlier runs
+	Idle        time.Duration   `json:"idle,omitempty"`  // ns
 	Concurrency int             `json:"concurrency,omitempty"`
 	HTTP        bool            `json:"http,omitempty"` // the last file is a connection for its HTTP requests
 	Attached    bool            `json:"attached,omitempty"`

@@ -28,7 +28,7 @@ type server struct {
 	under    int    // requests under way
 	timer    *time.Timer
 	day      int64  // days since 1970
-	burnt    uint64 // units on that day, by instances that have ended
+	burnt    uint64 // units on that day, by instances that have ended, and by earlier runs
 	silent   int    // requests in a row that got no answer
 }
 
@@ -60,7 +60,7 @@ const (
 )
 
 func newServer(c guestCall, l Limits, m *module, shared *budget, log *lineLog, news func(bool)) *server {
-	s := &server{service: newService(c, l, m, shared, log), news: news}
+	s := &server{service: newService(c, l, m, shared, log), news: news, day: today(), burnt: c.Burnt}
 	s.reply = s.answer
 	s.after = s.end
 	return s
@@ -72,6 +72,9 @@ const firstWait = 20 * time.Second
 // first starts the instance for the first time, so that a program that does not
 // serve is met when it is deployed.
 func (s *server) first() error {
+	if s.burnt >= s.call.FuelDay { // it ran today; the first request of tomorrow starts it
+		return nil
+	}
 	in, err := s.awake()
 	if err != nil {
 		return err
@@ -147,6 +150,7 @@ func (s *server) start() error {
 	in := &living{listener: wasi.NewListener(serverBacklog), stop: stop, done: make(chan struct{}), began: time.Now(), life: ctx}
 	meter := newMeter(ctx, time.Time{}, s.pace, s.call.FuelDay-s.burnt)
 	meter.limitRate(s.call.Fuel)
+	meter.live = &s.fuel
 	stdout, stderr := s.log.writer(mesh.Stdout), s.log.writer(mesh.Stderr)
 	s.active.Add(1)
 	go func() {

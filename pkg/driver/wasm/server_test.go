@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -207,6 +208,44 @@ func TestServerFuel(t *testing.T) {
 			return res.StatusCode == http.StatusServiceUnavailable && strings.Contains(body, "200000000 units of fuel of today")
 		})
 	})
+}
+
+// What earlier runs burnt today counts, and what a run burns is known while it runs.
+func TestServerFuelGoesOn(t *testing.T) {
+	r := newGoRig(t, Limits{})
+	var before atomic.Uint64
+	r.cfg.Burnt = func(mesh.WorkloadID) (uint64, error) { return before.Load(), nil }
+	digest := r.shelf.put(guests.build(t, serverGuest))
+	server := func() mesh.Workload {
+		return r.workload(digest, mesh.Server, func(s *mesh.Spec) { s.FuelDay = 100_000_000_000; s.Timeout = time.Minute })
+	}
+	task := r.start(server())
+	get(t, task.client(), "http://app/")
+	began, err := task.Stats(t.Context())
+	if err != nil || began.Fuel == 0 || began.PIDs != 1 {
+		t.Fatalf("one that runs: %+v, %v", began, err)
+	}
+	spinning, hangUp := context.WithCancel(t.Context())
+	defer hangUp()
+	go func() {
+		req, err := http.NewRequestWithContext(spinning, http.MethodGet, "http://app/spin", nil)
+		if err == nil {
+			if res, err := task.client().Do(req); err == nil {
+				res.Body.Close()
+			}
+		}
+	}()
+	eventually(t, 20*time.Second, "what it burns is seen", func() bool {
+		now, err := task.Stats(t.Context())
+		return err == nil && now.PIDs == 1 && now.Fuel > began.Fuel+50_000_000
+	})
+	hangUp()
+
+	before.Store(100_000_000_000)
+	task = r.start(server())
+	if res, body := get(t, task.client(), "http://app/"); res.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, "of today") {
+		t.Errorf("one that burnt all of its day before: %d %q", res.StatusCode, body)
+	}
 }
 
 func TestServerRate(t *testing.T) {

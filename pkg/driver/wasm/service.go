@@ -64,7 +64,7 @@ type figures struct {
 
 func (f *figures) add(o outcome) {
 	f.cpu.Add(int64(o.cpu))
-	f.fuel.Add(o.Fuel)
+	f.fuel.Add(o.Fuel - min(o.told, o.Fuel))
 	for old := f.peak.Load(); o.PeakMemory > old && !f.peak.CompareAndSwap(old, o.PeakMemory); old = f.peak.Load() {
 	}
 }

@@ -43,6 +43,13 @@ var (
 
 // start begins a run of w in p. It takes release over only if it succeeds.
 func (d *Driver) start(ctx context.Context, w mesh.Workload, p *process, release func(), code *os.File) (*task, error) {
+	call := newGuestCall(w, d.runs.Add(1))
+	if call.Server && d.cfg.Burnt != nil {
+		var err error
+		if call.Burnt, err = d.cfg.Burnt(w.ID); err != nil {
+			return nil, err
+		}
+	}
 	log, err := logfile.Open(d.logPath(w.ID), d.cfg.Limits.Log)
 	if err != nil {
 		return nil, mesh.Errorf(mesh.Internal, "the log could not be opened").Because(err)
@@ -52,7 +59,6 @@ func (d *Driver) start(ctx context.Context, w mesh.Workload, p *process, release
 		return nil, errors.Join(err, log.Close())
 	}
 	defer to.Close()
-	call := newGuestCall(w, d.runs.Add(1))
 	t := &task{
 		id: w.ID, run: call.Run, p: p, http: w.Spec.WithDefaults().Shape != mesh.Job, log: log,
 		quit: make(chan struct{}), done: make(chan struct{}),
