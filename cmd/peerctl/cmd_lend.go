@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,6 +23,7 @@ func cmdLend(a *app) *cobra.Command {
 		cpus, memory, disk, reserve int64
 		workloads                   int
 		when, then                  string
+		gfuel, second               float64
 		reset                       bool
 	}
 	cmd := &cobra.Command{
@@ -37,12 +41,16 @@ minutes. Outside, peers' new work is refused with the time it opens again, and
 --then says what becomes of running work: keep lets it go on; pause freezes
 containers, ends services that keep no state (visitors get 503) and lets jobs go
 on; stop ends all of it, and starts it again when lending opens. Your own work
-is taken as ever.`,
+is taken as ever.
+
+Prices are in whatever you and your peers reckon in. peerctl balance sets off with
+them what was used of each other; nothing is refused for what is owed.`,
 		Example: `  peerctl lend
   peerctl lend --cpus 4 --memory 8G --disk 20G --workloads 20 --reserve-memory 2G
   peerctl lend --when 22:00-07:00 --then pause
   peerctl lend --when "mon-fri 20:00-07:00, sat,sun 00:00-24:00" --then stop
   peerctl lend --when idle --then stop
+  peerctl lend --price-per-gfuel 0.02 --price-per-container-second 0.000005
   peerctl lend --reset`,
 		Args: takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -50,6 +58,7 @@ is taken as ever.`,
 				Workloads: given(cmd, "workloads", l.workloads), MilliCPU: given(cmd, "cpus", l.cpus), Memory: given(cmd, "memory", l.memory),
 				Disk: given(cmd, "disk", l.disk), Reserve: given(cmd, "reserve-memory", l.reserve),
 				When: given(cmd, "when", l.when), Then: given(cmd, "then", l.then),
+				PriceGFuel: given(cmd, "price-per-gfuel", l.gfuel), PriceContainerSecond: given(cmd, "price-per-container-second", l.second),
 			}
 			if l.reset && change != (control.LendChange{}) {
 				return usagef("--reset stands alone").hint("see: peerctl lend --help")
@@ -66,6 +75,8 @@ is taken as ever.`,
 	sizeVar(flags, &l.reserve, "reserve-memory", "memory that stays for this machine whatever is asked; 0 = none")
 	flags.StringVar(&l.when, "when", "", "always, idle, or windows such as `22:00-07:00`")
 	thenVar(cmd, flags, &l.then)
+	flags.Var(&value[float64]{to: &l.gfuel, parse: parsePrice, kind: "PRICE"}, "price-per-gfuel", "what 1,000,000,000 fuel cost; 0 = nothing")
+	flags.Var(&value[float64]{to: &l.second, parse: parsePrice, kind: "PRICE"}, "price-per-container-second", "what a second of a container costs; 0 = nothing")
 	flags.BoolVar(&l.reset, "reset", false, "drop all that was set, so that peerd.toml counts again")
 	completeFlag(cmd, "when", cobra.FixedCompletions([]string{"always", "idle", "22:00-07:00"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -81,6 +92,14 @@ func parseThen(s string) (string, error) {
 		return "", fmt.Errorf("choose one of %s", strings.Join(thens(), ", "))
 	}
 	return s, nil
+}
+
+func parsePrice(s string) (float64, error) {
+	p, err := strconv.ParseFloat(s, 64)
+	if err != nil || p < 0 || math.IsNaN(p) || math.IsInf(p, 0) {
+		return 0, errors.New("a price is a number from 0 up, such as 0.02")
+	}
+	return p, nil
 }
 
 func (a *app) lend(ctx context.Context, change control.LendChange, reset bool) error {
@@ -124,6 +143,9 @@ func (a *app) showLend(l control.Lend) error {
 			available = ", " + formatSize(l.Available) + " available now"
 		}
 		t.row("keeps:", formatSize(l.Reserve)+" of memory for this machine"+available)
+	}
+	if l.PriceGFuel != 0 || l.PriceContainerSecond != 0 {
+		t.row("price:", fmt.Sprintf("%g for 1,000,000,000 fuel, %g for a second of a container", l.PriceGFuel, l.PriceContainerSecond))
 	}
 	t.row("from:", "peerd.toml or its defaults"+map[bool]string{true: "", false: ", and set here: " + strings.Join(l.Set, ", ")}[len(l.Set) == 0])
 	if err := t.flush(); err != nil {

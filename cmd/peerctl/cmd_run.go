@@ -35,10 +35,11 @@ trapped. Arguments of the program that begin with - go after --.
 The peer signs a receipt of each run, which is kept: peerctl receipts ls.
 
 With --replicas the nearest trusted peers run it at once, with the same input and
-seed, and what they sign is compared. Output comes only once a quorum agrees on
-output, log, exit, fuel and memory; peers that differ or fail are named, and the
-status is 125 if there is no quorum. Input and output of such a run are at most
-16 MiB each, and stdout comes before stderr.`,
+seed, and what they sign is compared. Output comes as soon as a quorum agrees on
+output, log, exit, fuel and memory; peers that differ or fail by then are named,
+and the status is 125 if there is no quorum. Slower ones run on: what they sign is
+kept and compared when it comes, and shows in peerctl receipts ls. Input and output
+of such a run are at most 16 MiB each, and stdout comes before stderr.`,
 		Example: `  peerctl run count.wasm < words.txt
   peerctl run --any --fuel 20G primes.wasm 1000000
   peerctl run -d --peer bob count.wasm < words.txt

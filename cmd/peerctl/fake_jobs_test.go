@@ -47,9 +47,16 @@ func (n *fakeNode) jobRoutes(handle func(string, func(*http.Request) (any, error
 	handle("GET /v1/balance", func(r *http.Request) (any, error) {
 		out := []control.Balance{}
 		for _, b := range []control.Balance{
-			{Peer: "bob", PeerID: mustPeer(idBob), There: control.Used{Jobs: 3, Fuel: 1_500_000_000}, Here: control.Used{Jobs: 1, Fuel: 4_000_000_000}, Debtor: "bob", Net: 2_500_000_000},
-			{Peer: "carol", PeerID: mustPeer(idAlice), There: control.Used{Jobs: 2, Fuel: 7}, Debtor: self, Net: 7},
+			{
+				Peer: "bob", PeerID: mustPeer(idBob), There: control.Used{Jobs: 3, Fuel: 1_500_000_000, ContainerSeconds: 600}, Here: control.Used{Jobs: 1, Fuel: 4_000_000_000},
+				Debtor: "bob", NetFuel: 2_500_000_000, NetContainerSeconds: -600,
+			},
+			{Peer: "carol", PeerID: mustPeer(idAlice), There: control.Used{Jobs: 2, Fuel: 7}, Debtor: self, NetFuel: 7},
 		} {
+			if n.lends.PriceGFuel > 0 {
+				amount := float64(b.NetFuel)/1e9*n.lends.PriceGFuel + float64(b.NetContainerSeconds)*n.lends.PriceContainerSecond
+				b.Amount = &amount
+			}
 			if p := r.URL.Query().Get("peer"); p == "" || p == b.Peer {
 				out = append(out, b)
 			}
@@ -67,6 +74,26 @@ func (n *fakeNode) jobRoutes(handle func(string, func(*http.Request) (any, error
 		return out, nil
 	})
 	handle("GET /v1/receipts/{id}", func(r *http.Request) (any, error) { return find(r.PathValue("id")) })
+	// Carol agrees with bob, and dave does not. The input is kept of none but aaaa….
+	handle("POST /v1/verify", func(r *http.Request) (any, error) {
+		var v control.Verify
+		if err := json.NewDecoder(r.Body).Decode(&v); err != nil {
+			return nil, err
+		}
+		first, err := find(v.Receipt)
+		if err != nil {
+			return nil, err
+		}
+		if first.Flaw != "" && v.Input == "" {
+			return nil, mesh.Errorf(mesh.NotFound, "the input %s is not here", first.Input).WithHint("give it again with --input FILE")
+		}
+		out := control.VerifyResult{Agrees: v.By != "dave", Receipt: first, Again: n.fakeReceipt("kkkkllllmmmmnnnn")}
+		out.Again.Peer, out.Again.Exit = v.By, first.Exit
+		if !out.Agrees {
+			out.Differs = []string{"output sha256:cc, not " + first.Output, "fuel 8, not 123456"}
+		}
+		return out, nil
+	})
 	handle("POST /v1/receipts/check", func(r *http.Request) (any, error) {
 		var f control.ReceiptFile
 		if err := json.NewDecoder(r.Body).Decode(&f); err != nil {

@@ -43,6 +43,8 @@ func (n *fakeNode) setLend(r *http.Request) (any, error) {
 	set(&l.Disk, c.Disk)
 	set(&l.Reserve, c.Reserve)
 	set(&l.Then, c.Then)
+	set(&l.PriceGFuel, c.PriceGFuel)
+	set(&l.PriceContainerSecond, c.PriceContainerSecond)
 	n.hours()
 	return *l, nil
 }

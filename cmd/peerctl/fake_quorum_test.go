@@ -11,7 +11,7 @@ import (
 )
 
 // runQuorum plays three peers by the first argument of their job: agree, one (of them
-// differs), broken (one fails), none (agree), burn (all their fuel, alike), silent
+// differs), late (one is), broken (one fails), none (agree), burn (all their fuel, alike), silent
 // (says nothing of a quorum).
 func (n *fakeNode) runQuorum(w http.ResponseWriter, r *http.Request) {
 	n.mu.Lock()
@@ -37,6 +37,8 @@ func (n *fakeNode) runQuorum(w http.ResponseWriter, r *http.Request) {
 	switch args := append(q.Spec.Args, ""); args[0] {
 	case "one":
 		got.Agreed, third.State, third.Differs = 2, control.ReplicaDiffers, []string{"output sha256:bb, not sha256:aa", "fuel 8, not 9"}
+	case "late":
+		got.Agreed, third.State, third.Receipt = 2, control.ReplicaLate, ""
 	case "broken":
 		got.Agreed, third.State, third.Reason = 2, control.ReplicaFailed, "the connection\x1b]0;x\x07 was lost"
 	case "none":

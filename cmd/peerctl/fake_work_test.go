@@ -83,6 +83,7 @@ func (n *fakeNode) deploy(w http.ResponseWriter, r *http.Request) {
 			work.Status.Health = mesh.Unhealthy("GET / answered 500")
 		}
 	}
+	work.Status.Idle = d.Spec.Shape == mesh.Server // nobody asks it anything
 	step(mesh.Running)
 	send(control.DeployEvent{Workload: &work, Done: true})
 }

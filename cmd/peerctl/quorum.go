@@ -90,6 +90,8 @@ func (a *app) reportReplicas(q *control.Quorum) {
 			a.note("%s failed: %s", r.Peer, r.Reason)
 		case r.State == control.ReplicaDiffers:
 			a.note("%s differs: %s", r.Peer, strings.Join(r.Differs, "; "))
+		case r.State == control.ReplicaLate:
+			a.note("%s was not waited for; what it signs is kept: peerctl receipts ls", r.Peer)
 		case r.State == control.ReplicaAlone:
 			a.note("%s agrees with no other", r.Peer)
 		case !q.Reached():

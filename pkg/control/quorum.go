@@ -35,6 +35,7 @@ const (
 	ReplicaAlone   = "alone"   // no other agrees with it, nor do others with each other
 	ReplicaDiffers = "differs" // from those that agree, or from the one that is alone
 	ReplicaFailed  = "failed"  // refused, broke off, or was ended from outside
+	ReplicaLate    = "late"    // still ran when enough agreed; what it signs is kept and compared when it comes
 )
 
 // Replica is what one peer did.

@@ -155,6 +155,10 @@ type Lend struct {
 	Used      Usage     `json:"used"`                // by all workloads here, the owner's included
 	Available int64     `json:"available,omitempty"` // bytes of memory now; 0 = not known
 	Idle      string    `json:"idle,omitempty"`      // what was measured, where the schedule asks
+
+	// What Balance reckons with, in a currency of the owner's own; 0 = nothing.
+	PriceGFuel           float64 `json:"price_gfuel,omitempty"` // of 1,000,000,000 units of fuel
+	PriceContainerSecond float64 `json:"price_container_second,omitempty"`
 }
 
 // LendChange is PATCH /v1/lend: nil fields stay as they are. DELETE drops all that
@@ -167,6 +171,9 @@ type LendChange struct {
 	Reserve   *int64  `json:"reserve,omitempty"`
 	When      *string `json:"when,omitempty"`
 	Then      *string `json:"then,omitempty"`
+
+	PriceGFuel           *float64 `json:"price_gfuel,omitempty"`
+	PriceContainerSecond *float64 `json:"price_container_second,omitempty"`
 }
 
 // RemovedPeer is the answer to DELETE /v1/peers/{peer}?keep=true|false.

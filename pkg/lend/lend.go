@@ -6,6 +6,7 @@ package lend
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"peercompute/pkg/mesh"
@@ -50,6 +51,10 @@ type Settings struct {
 	Reserve   *int64  `json:"reserve,omitempty"`   // bytes of memory that stay for this machine
 	When      *string `json:"when,omitempty"`
 	Then      *string `json:"then,omitempty"`
+
+	// Prices in a currency of the owner's own.
+	PriceGFuel           *float64 `json:"price_gfuel,omitempty"` // of 1,000,000,000 units of fuel
+	PriceContainerSecond *float64 `json:"price_container_second,omitempty"`
 }
 
 // Over is s, and base where s says nothing.
@@ -57,6 +62,7 @@ func (s Settings) Over(base Settings) Settings {
 	return Settings{
 		or(s.Workloads, base.Workloads), or(s.MilliCPU, base.MilliCPU), or(s.Memory, base.Memory), or(s.Disk, base.Disk),
 		or(s.Reserve, base.Reserve), or(s.When, base.When), or(s.Then, base.Then),
+		or(s.PriceGFuel, base.PriceGFuel), or(s.PriceContainerSecond, base.PriceContainerSecond),
 	}
 }
 
@@ -81,6 +87,8 @@ func (s Settings) Said() []string {
 		{"reserve-memory", s.Reserve != nil},
 		{"when", s.When != nil},
 		{"then", s.Then != nil},
+		{"price-per-gfuel", s.PriceGFuel != nil},
+		{"price-per-container-second", s.PriceContainerSecond != nil},
 	} {
 		if f.said {
 			out = append(out, f.name)
@@ -98,6 +106,9 @@ type Policy struct {
 	Reserve   int64
 	When      Schedule
 	Then      Then
+
+	PriceGFuel           float64
+	PriceContainerSecond float64
 }
 
 // Policy reads the settings; what is left open is lent not at all, or always and
@@ -126,9 +137,29 @@ func (s Settings) Policy() (p Policy, err error) {
 	if p.When, err = ParseSchedule(when); err != nil {
 		return p, err
 	}
+	if p.PriceGFuel, err = price(s.PriceGFuel); err != nil {
+		return p, err
+	}
+	if p.PriceContainerSecond, err = price(s.PriceContainerSecond); err != nil {
+		return p, err
+	}
 	p.Then, err = ParseThen(then)
 	return p, err
 }
+
+// price reads a price; what is left open costs nothing.
+func price(p *float64) (float64, error) {
+	if p == nil {
+		return 0, nil
+	}
+	if math.IsNaN(*p) || *p < 0 || *p > maxPrice {
+		return 0, mesh.Errorf(mesh.Invalid, "a price is a number from 0 to %g, not %g", float64(maxPrice), *p)
+	}
+	return *p, nil
+}
+
+// maxPrice keeps amounts to what can be reckoned with.
+const maxPrice = 1e12
 
 // Break is the owner's word that nothing new is lent for a while, whatever the
 // schedule says.

@@ -76,6 +76,7 @@ func (a *api) Lend(context.Context) (control.Lend, error) {
 	out := control.Lend{
 		Workloads: p.Workloads, MilliCPU: p.MilliCPU, Memory: p.Memory, Disk: p.Disk, Reserve: p.Reserve,
 		When: p.When.String(), Then: string(p.Then), State: n.lendState(),
+		PriceGFuel: p.PriceGFuel, PriceContainerSecond: p.PriceContainerSecond,
 	}
 	n.lending.mu.Lock()
 	out.Set = n.lending.said.Said()
@@ -95,6 +96,7 @@ func (a *api) Lend(context.Context) (control.Lend, error) {
 func (a *api) SetLend(ctx context.Context, c control.LendChange) (control.Lend, error) {
 	change := lend.Settings{
 		Workloads: c.Workloads, MilliCPU: c.MilliCPU, Memory: c.Memory, Disk: c.Disk, Reserve: c.Reserve, When: c.When, Then: c.Then,
+		PriceGFuel: c.PriceGFuel, PriceContainerSecond: c.PriceContainerSecond,
 	}
 	return a.said(ctx, func(said lend.Settings) lend.Settings { return change.Over(said) })
 }
@@ -135,8 +137,12 @@ func (a *api) said(ctx context.Context, change func(lend.Settings) lend.Settings
 }
 
 func describeLend(p lend.Policy) string {
-	return fmt.Sprintf("%d workloads, %g cpus, %d MiB memory, %d MiB disk, %d MiB kept; %s, then %s",
+	text := fmt.Sprintf("%d workloads, %g cpus, %d MiB memory, %d MiB disk, %d MiB kept; %s, then %s",
 		p.Workloads, float64(p.MilliCPU)/1000, p.Memory>>20, p.Disk>>20, p.Reserve>>20, p.When, p.Then)
+	if p.PriceGFuel != 0 || p.PriceContainerSecond != 0 {
+		text += fmt.Sprintf("; %g for a thousand million of fuel, %g for a container's second", p.PriceGFuel, p.PriceContainerSecond)
+	}
+	return text
 }
 
 // measurable refuses what this machine could not keep.

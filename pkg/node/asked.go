@@ -510,8 +510,8 @@ func (a *api) CancelJob(ctx context.Context, ref string) (control.Job, error) {
 // sweepEvery is how often peers are asked what came of jobs that nobody asked about.
 const sweepEvery = time.Minute
 
-// sweepAsked learns what came of queued jobs, so that receipts come in also if
-// nobody looks, and forgets what is old.
+// sweepAsked learns what came of queued jobs and for how long containers were up, so
+// that what peers sign comes in also if nobody looks, and forgets what is old.
 func (n *Node) sweepAsked(ctx context.Context) error {
 	t := time.NewTicker(sweepEvery)
 	defer t.Stop()
@@ -531,6 +531,9 @@ func (n *Node) sweepAsked(ctx context.Context) error {
 		}
 	}
 }
+		if err == nil {
+			err = n.askStatements(ctx)
+		}
 
 // forgetAsked drops settled jobs over the limit, and those of which nothing will come.
 func (n *Node) forgetAsked(ctx context.Context, newestFirst []asked) error {

@@ -13,7 +13,7 @@ import (
 )
 
 // Balance shows the accounts that receipts were counted in.
-func (a *api) Balance(_ context.Context, ref string) ([]control.Balance, error) {
+func (a *api) Balance(ctx context.Context, ref string) ([]control.Balance, error) {
 	self := a.n.m.Key.ID
 	var only mesh.PeerID
 	if ref != "" {
@@ -26,28 +26,19 @@ func (a *api) Balance(_ context.Context, ref string) ([]control.Balance, error) 
 		}
 		only = p
 	}
+	if err := a.n.askStatements(ctx); err != nil {
+		return nil, err
+	}
+	policy, _, _ := a.n.lending.now()
+	price := receipt.Price{GFuel: policy.PriceGFuel, ContainerSecond: policy.PriceContainerSecond}
 	out := []control.Balance{}
 	err := a.n.m.Store.View(func(tx *store.Tx) error {
 		return receipt.Accounts(tx, func(acc receipt.Account) error {
-			used := acc.Theirs.Jobs > 0 || acc.Ours.Jobs > 0
+			used := acc.Theirs != (receipt.Sum{}) || acc.Ours != (receipt.Sum{}) || acc.Flaw != ""
 			if acc.Peer == self || !used || only != "" && acc.Peer != only {
 				return nil
 			}
-			b := control.Balance{
-				Peer: a.n.m.Trust.Name(acc.Peer), PeerID: acc.Peer,
-				There: control.Used{Jobs: acc.Theirs.Jobs, Fuel: acc.Theirs.Fuel},
-				Here:  control.Used{Jobs: acc.Ours.Jobs, Fuel: acc.Ours.Fuel},
-			}
-			var theirs bool
-			b.Net, theirs = acc.Net()
-			switch {
-			case b.Net == 0:
-			case theirs:
-				b.Debtor = b.Peer
-			default:
-				b.Debtor = a.n.m.Trust.Name(self)
-			}
-			out = append(out, b)
+			out = append(out, a.n.balance(acc, price))
 			return nil
 		})
 	})
@@ -55,4 +46,23 @@ func (a *api) Balance(_ context.Context, ref string) ([]control.Balance, error) 
 		return cmp.Or(strings.Compare(x.Peer, y.Peer), strings.Compare(string(x.PeerID), string(y.PeerID)))
 	})
 	return out, err
+}
+
+func (n *Node) balance(acc receipt.Account, price receipt.Price) control.Balance {
+	net := acc.Net(price)
+	b := control.Balance{
+		Peer: n.m.Trust.Name(acc.Peer), PeerID: acc.Peer, There: control.Used(acc.Theirs), Here: control.Used(acc.Ours),
+		NetFuel: net.Fuel, NetContainerSeconds: net.ContainerSeconds, Flaw: acc.Flaw,
+	}
+	switch {
+	case net.Even():
+	case net.Theirs:
+		b.Debtor = b.Peer
+	default:
+		b.Debtor = n.m.Trust.Name(n.m.Key.ID)
+	}
+	if price != (receipt.Price{}) {
+		b.Amount = &net.Amount
+	}
+	return b
 }

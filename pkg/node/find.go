@@ -44,7 +44,7 @@ func (a *api) all(ctx context.Context, peer string) ([]deployed, error) {
 			return nil, err
 		}
 		for _, v := range views {
-			out = append(out, deployed{self, v})
+			out = append(out, deployed{Peer: self, View: v})
 		}
 		delete(ask, self)
 	}
@@ -74,7 +74,7 @@ func (a *api) listRemote(ctx context.Context, p mesh.PeerID, known []deployed) [
 	if err == nil {
 		there := map[mesh.WorkloadID]bool{}
 		for _, v := range reply.Workloads {
-			out = append(out, deployed{p, v})
+			out = append(out, deployed{Peer: p, View: v})
 			there[v.Workload.ID] = true
 		}
 		for _, d := range known {

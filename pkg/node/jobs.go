@@ -52,9 +52,17 @@ func jobSpec(spec mesh.Spec) mesh.Spec {
 	return spec.WithDefaults()
 }
 
-// job admits a job. Its resources are held from commit until release.
-func (n *Node) job(ctx context.Context, who mesh.PeerID, g trust.Grant, request wire.Digest, spec mesh.Spec) (w mesh.Workload, commit func(*store.Tx) error, release func(), err error) {
-	spec = jobSpec(spec)
+// repeated is what a spec asks for when its run repeats another: that sees what the
+// first one saw, and nothing of the outside.
+func repeated(spec mesh.Spec) mesh.Spec {
+	spec.Hosts, spec.Egress, spec.Clock = nil, "", ""
+	return spec
+}
+
+// job admits a job, by what judged asks for. Its resources are held from commit until
+// release.
+func (n *Node) job(ctx context.Context, who mesh.PeerID, g trust.Grant, request wire.Digest, spec, judged mesh.Spec) (w mesh.Workload, commit func(*store.Tx) error, release func(), err error) {
+	spec, judged = jobSpec(spec), jobSpec(judged)
 	if spec.Runtime != mesh.Wasm {
 		return w, nil, nil, mesh.Errorf(mesh.Unsupported, "only WASM modules run as foreground jobs")
 	}
@@ -68,15 +76,15 @@ func (n *Node) job(ctx context.Context, who mesh.PeerID, g trust.Grant, request 
 	w = mesh.Workload{ID: mesh.NewWorkloadID(request), Owner: who, Spec: spec, Created: n.m.Now().UTC()}
 	commit = func(tx *store.Tx) error {
 		n.forget(request) // a transaction may run twice
-		return n.admit(tx, policy, g, request, w)
+		return n.admit(tx, policy, g, request, w, judged)
 	}
 	return w, commit, func() { n.release(who, request) }, nil
 }
 
-// admit judges a job that is to run now, in the transaction that lets it, and takes
-// hold of what it uses until release.
-func (n *Node) admit(tx *store.Tx, policy admission.Policy, g trust.Grant, request wire.Digest, w mesh.Workload) error {
-	if err := n.decide(tx, policy, w.Owner, g, w.Spec); err != nil {
+// admit judges a job that is to run now by what it asks for, in the transaction that
+// lets it, and takes hold of what it uses until release.
+func (n *Node) admit(tx *store.Tx, policy admission.Policy, g trust.Grant, request wire.Digest, w mesh.Workload, judged mesh.Spec) error {
+	if err := n.decide(tx, policy, w.Owner, g, judged); err != nil {
 		return err
 	}
 	if err := n.note(tx, w.Owner, "run", w, describe(w.Spec)); err != nil {
@@ -200,7 +208,11 @@ func (n *Node) onRun(ctx context.Context, c *request.Call) (request.Reply, error
 	if err != nil {
 		return request.Reply{}, err
 	}
-	w, commit, release, err := n.job(ctx, c.From, c.Grant, c.Digest, in.Spec)
+	judged := in.Spec
+	if in.Repeat {
+		judged = repeated(judged)
+	}
+	w, commit, release, err := n.job(ctx, c.From, c.Grant, c.Digest, in.Spec, judged)
 	if err != nil {
 		return request.Reply{}, err
 	}

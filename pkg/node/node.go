@@ -59,6 +59,7 @@ type Node struct {
 
 	lending *lending
 	fuel    *fuelBook
+	uptime  *uptime
 
 	freeCount freeCount
 
@@ -75,6 +76,7 @@ type Node struct {
 	imageWake  chan struct{} // an image is to be taken or removed
 	volumeWake chan struct{} // a volume is to be removed
 	volumeWork volumeWork
+	late       chan late
 	waits      imageWaits
 	arrivals   arrivals
 	pushes     pushes
@@ -96,20 +98,20 @@ type heldJob struct {
 
 // New puts a node together; nothing runs before Run.
 func New(cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, m: cfg.Member, log: cfg.Member.Log, ready: map[mesh.Runtime]readiness{}, jobs: map[wire.Digest]heldJob{}, waiting: map[mesh.PeerID]*blob.Store{}, imageWake: make(chan struct{}, 1), volumeWake: make(chan struct{}, 1)}
+	n := &Node{cfg: cfg, m: cfg.Member, log: cfg.Member.Log, ready: map[mesh.Runtime]readiness{}, jobs: map[wire.Digest]heldJob{}, waiting: map[mesh.PeerID]*blob.Store{}, imageWake: make(chan struct{}, 1), volumeWake: make(chan struct{}, 1), late: make(chan late)}
 	drivers := map[mesh.Runtime]driver.Driver{}
 	for kind, r := range cfg.Runtimes {
 		drivers[kind] = r.Driver
 	}
 	real(&n.cfg.Machine)
-	n.lending, n.fuel = newLending(n, cfg.Lend, n.cfg.Machine), newFuelBook(n)
+	n.lending, n.fuel, n.uptime = newLending(n, cfg.Lend, n.cfg.Machine), newFuelBook(n), newUptime(n)
 	if err := n.lending.open(); err != nil {
 		return nil, fmt.Errorf("cannot tell what this machine lends: %w", err)
 	}
 	n.gateways = newGateways(n)
 	n.sup = supervisor.New(supervisor.Config{
 		Store: n.m.Store, Drivers: drivers, Log: n.log, Now: n.m.Now,
-		OnStatus: n.statusChanged, Hold: n.hold, OnEnd: n.fuel.ended, OnSwitch: func(mesh.WorkloadID) { n.gateways.poke() },
+		OnStatus: n.statusChanged, Hold: n.hold, OnEnd: n.runEnded, OnSwitch: func(mesh.WorkloadID) { n.gateways.poke() },
 	})
 	n.m.OnTrust(n.gateways.poke)
 	n.m.OnTrust(n.lending.changed)
@@ -140,7 +142,7 @@ func (n *Node) Run(ctx context.Context, ready func()) error {
 	}
 	n.m.Net.Handle(wire.TunnelProtocol, func(ctx context.Context, s *peernet.Stream) { n.tunnels.Serve(ctx, s.Peer(), s) })
 	return n.m.Run(ctx, n.handlers(), &api{n}, member.Hooks{Withdraw: n.withdraw, Halt: n.halt, Status: n.status, Checkup: n.checkup, Free: n.free, Usage: n.usages}, ready,
-		n.sup.Run, n.gateways.run, n.lending.run, n.fuel.run, n.queue.Run, n.sweepAsked, n.keepImages, n.keepVolumes, n.crons.Run)
+		n.sup.Run, n.gateways.run, n.lending.run, n.fuel.run, n.uptime.run, n.queue.Run, n.sweepAsked, n.followLate, n.keepImages, n.keepVolumes, n.crons.Run)
 }
 
 // runtimes lists what can run now. The answer is kept for a moment, because it
@@ -205,6 +207,12 @@ func (n *Node) status(s *control.Status) {
 		n.log.Error("cannot read the workloads", "err", err)
 	}
 	s.Routes, s.Tunnels = n.gateways.report()
+}
+
+// runEnded counts the last of a run.
+func (n *Node) runEnded(w mesh.Workload, t driver.Task) {
+	n.fuel.ended(w, t)
+	n.uptime.ended(w)
 }
 
 // withdraw ends what a removed peer has here: its names first, then its workloads.
@@ -307,6 +315,7 @@ func (n *Node) handlers() map[wire.Verb]request.Handler {
 		wire.VerbCopyOut:   n.onCopyOut,
 		wire.VerbCopyIn:    n.onCopyIn,
 		wire.VerbRestart:   n.onRestart,
+		wire.VerbStatement: n.onStatement,
 
 		wire.VerbSetSecret: n.onSetSecret, wire.VerbRemoveSecret: n.onRemoveSecret, wire.VerbSecrets: n.onSecrets,
 		wire.VerbVolumes: n.onVolumes, wire.VerbRemoveVolume: n.onRemoveVolume,

@@ -119,7 +119,7 @@ func (n *Node) admitQueued(ctx context.Context) func(*store.Tx, jobs.Job) error 
 		if h := n.hold(w); h.Level != supervisor.Free {
 			return mesh.Errorf(mesh.Unavailable, "held: %s", h.Reason)
 		}
-		return n.admit(tx, policy, g, digest, w)
+		return n.admit(tx, policy, g, digest, w, w.Spec)
 	}
 }
 

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"peercompute/pkg/alarm"
 	"peercompute/pkg/blob"
 	"peercompute/pkg/control"
 	"peercompute/pkg/driver"
@@ -20,7 +23,8 @@ import (
 )
 
 // This file has the same job run by several peers at once, and believes what most of
-// them sign.
+// them sign, as soon as enough do. The others go on: what they sign is compared when it
+// comes.
 
 const (
 	maxReplicas = 9
@@ -36,6 +40,7 @@ const (
 type replica struct {
 	peer  mesh.PeerID
 	begun bool // the peer took it
+	ended bool // what follows is complete; of whoever receives from replicas.done
 	got   result
 	run   *wire.Receipt // nil if it came to nothing
 	err   error
@@ -112,36 +117,30 @@ func (a *api) RunQuorum(ctx context.Context, q control.RunQuorum, start control.
 	if err != nil {
 		return control.RunResult{}, err
 	}
-	if input != nil {
-		defer input.Close()
-	}
-	asked := n.replicate(ctx, hosts, q.Replicas, job, func() io.Reader {
+	r := n.replicate(ctx, hosts, q.Replicas, job, func() io.Reader {
 		if input == nil {
 			return eof{}
 		}
 		return io.NewSectionReader(input, 0, size)
 	})
-	defer func() {
-		for _, r := range asked {
-			if r.held != nil {
-				r.held.discard()
-			}
+	r.close = func() {
+		if input != nil {
+			input.Close()
 		}
-	}()
+	}
+	asked, group := r.await(q.Quorum)
 	if ctx.Err() != nil {
+		r.drain()
 		return control.RunResult{}, ctx.Err()
 	}
-	runs := make([]*wire.Receipt, len(asked))
-	for i, r := range asked {
-		runs[i] = r.run
-	}
-	group := receipt.Agreeing(runs)
-	n.noteAgreement(ctx, runs, group)
+	n.noteAgreement(ctx, asked, group)
 	found := n.quorumOf(asked, group, q.Quorum)
 	if !found.Reached() {
+		r.drain()
 		_, _, _, err := start(control.Started{})
 		return control.RunResult{State: string(jobs.Done), Quorum: found}, err
 	}
+	defer n.leave(ctx, r, asked[group[0]].run)
 	return n.agreed(asked, group, found, start)
 }
 
@@ -189,34 +188,152 @@ func (n *Node) sharedInput(digest string) (*os.File, int64, error) {
 	return f, info.Size(), nil
 }
 
+// replicas are the runs of one job.
+type replicas struct {
+	done   chan *replica      // each that has ended; closed after the last
+	cancel context.CancelFunc // ends those that run
+	follow func() bool        // from now on whoever asked may go away
+	close  func()             // to be called when the last has ended
+
+	mu    sync.Mutex
+	asked []*replica // in the order of hosts
+
+	ended []*replica // those received from done
+}
+
 // replicate runs a job on as many hosts at once. A host that does not take it is
 // passed over for the next; one that took it and failed is not.
-func (n *Node) replicate(ctx context.Context, hosts []trust.Grant, replicas int, job ask, input func() io.Reader) []*replica {
-	var mu sync.Mutex
-	var asked []*replica // in the order of hosts
+func (n *Node) replicate(ctx context.Context, hosts []trust.Grant, wanted int, job ask, input func() io.Reader) *replicas {
+	r := &replicas{done: make(chan *replica, len(hosts))}
+	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	r.cancel, r.follow = cancel, context.AfterFunc(ctx, cancel)
 	next := func() *replica {
-		mu.Lock()
-		defer mu.Unlock()
-		if len(asked) == len(hosts) || ctx.Err() != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if len(r.asked) == len(hosts) || running.Err() != nil {
 			return nil
 		}
-		r := &replica{peer: hosts[len(asked)].Peer}
-		asked = append(asked, r)
-		return r
+		one := &replica{peer: hosts[len(r.asked)].Peer}
+		r.asked = append(r.asked, one)
+		return one
 	}
 	var wg sync.WaitGroup
-	for range replicas {
+	for range wanted {
 		wg.Go(func() {
-			for r := next(); r != nil; r = next() {
-				n.runReplica(ctx, r, job, input())
-				if r.begun || !elsewhereMay(r.err) {
+			for one := next(); one != nil; one = next() {
+				n.runReplica(running, one, job, input())
+				r.done <- one
+				if one.begun || !elsewhereMay(one.err) {
 					return
 				}
 			}
 		})
 	}
-	wg.Wait()
-	return asked
+	go func() {
+		wg.Wait()
+		close(r.done)
+	}()
+	return r
+}
+
+// await waits until so many runs agree, or all have ended. It returns all that were
+// asked, and the places of the largest set that agrees.
+func (r *replicas) await(quorum int) (asked []*replica, group []int) {
+	for len(group) < quorum {
+		one, ok := <-r.done
+		if !ok {
+			break
+		}
+		one.ended = true
+		r.ended = append(r.ended, one)
+		r.mu.Lock()
+		asked = slices.Clone(r.asked)
+		r.mu.Unlock()
+		runs := make([]*wire.Receipt, len(asked))
+		for i, a := range asked {
+			if a.ended {
+				runs[i] = a.run
+			}
+		}
+		group = receipt.Agreeing(runs)
+	}
+	return asked, group
+}
+
+// discard lets go of what is kept of runs that have ended.
+func (r *replicas) discard() {
+	for _, one := range r.ended {
+		if one.held != nil {
+			one.held.discard()
+		}
+	}
+	r.ended = nil
+}
+
+// drain ends what still runs, and lets go of all.
+func (r *replicas) drain() {
+	r.cancel()
+	for one := range r.done {
+		r.ended = append(r.ended, one)
+	}
+	r.discard()
+	r.close()
+}
+
+// late are runs that nobody waits for any more, and the receipt to compare theirs with.
+type late struct {
+	*replicas
+	good *wire.Receipt
+}
+
+// leave has the runs that have not ended followed to their end.
+func (n *Node) leave(ctx context.Context, r *replicas, good *wire.Receipt) {
+	r.discard()
+	if r.follow() {
+		select {
+		case n.late <- late{r, good}:
+			return
+		case <-ctx.Done():
+		}
+	}
+	r.drain()
+}
+
+// followLate waits for runs that a quorum did without, until ctx ends; that ends them.
+func (n *Node) followLate(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		select {
+		case l := <-n.late:
+			wg.Go(func() { n.compareLate(ctx, l) })
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (n *Node) compareLate(ctx context.Context, l late) {
+	defer context.AfterFunc(ctx, l.cancel)()
+	defer l.drain()
+	for one := range l.done {
+		l.ended = append(l.ended, one)
+		if one.run == nil || receipt.Repeatable(one.run) != nil {
+			continue
+		}
+		n.noteRuns(ctx, []compared{{one.run, l.good}})
+		differs := receipt.Differences(l.good, one.run)
+		if len(differs) == 0 || one.run.RecordSize+l.good.RecordSize > 0 { // what they observe may differ
+			continue
+		}
+		err := n.m.Alarms.Raise(ctx, alarm.Alarm{
+			Kind: "quorum.differs", Peer: one.peer, Text: "its run of a job differs from what a quorum agreed on: " + strings.Join(differs, "; "),
+			Hint: "see what it signed with: peerctl receipts show " + string(one.run.Job),
+		})
+		if err != nil {
+			n.log.Error("cannot raise an alarm", "err", err)
+		}
+	}
 }
 
 func (n *Node) runReplica(ctx context.Context, r *replica, job ask, input io.Reader) {
@@ -246,6 +363,11 @@ func (n *Node) quorumOf(asked []*replica, group []int, wanted int) *control.Quor
 	}
 	for i, r := range asked {
 		line := control.Replica{Peer: n.m.Trust.Name(r.peer), PeerID: r.peer}
+		if !r.ended {
+			line.State = control.ReplicaLate
+			out.Replicas = append(out.Replicas, line)
+			continue
+		}
 		if len(r.got.rec.Envelope) > 0 {
 			line.Receipt = r.got.id
 		}
@@ -268,33 +390,37 @@ func (n *Node) quorumOf(asked []*replica, group []int, wanted int) *control.Quor
 	return out
 }
 
-// noteAgreement writes down with each receipt which other run it agrees with, or
-// differs from. That it cannot be written down does not spoil the result.
-func (n *Node) noteAgreement(ctx context.Context, runs []*wire.Receipt, group []int) {
+// compared is a run, and another one of the same job that it is held against.
+type compared struct{ run, with *wire.Receipt }
+
+// noteAgreement holds each run that has ended against one of those that agree, and
+// that one against another.
+func (n *Node) noteAgreement(ctx context.Context, asked []*replica, group []int) {
 	if len(group) == 0 {
 		return
 	}
-	first := runs[group[0]]
-	var second *wire.Receipt // to hold the first against
-	if len(group) > 1 {
-		second = runs[group[1]]
-	}
-	for _, r := range runs {
-		if second == nil && r != nil && r != first && receipt.Repeatable(r) == nil {
-			second = r
+	first := asked[group[0]].run
+	var pairs []compared
+	for _, r := range asked {
+		if r.ended && r.run != nil && r.run != first && receipt.Repeatable(r.run) == nil {
+			pairs = append(pairs, compared{r.run, first})
 		}
 	}
+	if len(group) > 1 {
+		pairs = append(pairs, compared{first, asked[group[1]].run})
+	} else if len(pairs) > 0 {
+		pairs = append(pairs, compared{first, pairs[0].run})
+	}
+	n.noteRuns(ctx, pairs)
+}
+
+// noteRuns writes down with each receipt which other it agrees with, or differs from.
+// That it cannot be written down does not spoil a result.
+func (n *Node) noteRuns(ctx context.Context, pairs []compared) {
 	err := n.m.Store.Update(ctx, func(tx *store.Tx) error {
-		for _, r := range runs {
-			by := first
-			if r == first {
-				by = second
-			}
-			if r == nil || by == nil || receipt.Repeatable(r) != nil {
-				continue
-			}
-			v := receipt.Verification{By: by.Runner, At: n.m.Now().UTC(), Receipt: by.Job, Differs: receipt.Differences(r, by)}
-			if err := receipt.Verified(tx, r.Job, v); err != nil {
+		for _, c := range pairs {
+			v := receipt.Verification{By: c.with.Runner, At: n.m.Now().UTC(), Receipt: c.with.Job, Differs: receipt.Differences(c.run, c.with)}
+			if err := receipt.Verified(tx, c.run.Job, v); err != nil {
 				return err
 			}
 		}

@@ -94,6 +94,7 @@ func (n *Node) rekeyed(from, to mesh.PeerID) {
 	}
 	n.mu.Unlock()
 	n.fuel.rekey(from, to)
+	n.uptime.rekey(from, to)
 	n.rekeyedJobs(from, to)
 	n.gateways.poke()
 }

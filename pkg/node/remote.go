@@ -12,6 +12,7 @@ import (
 	"peercompute/pkg/frame"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/peernet"
+	"peercompute/pkg/receipt"
 	"peercompute/pkg/request"
 	"peercompute/pkg/store"
 	"peercompute/pkg/wire"
@@ -21,31 +22,66 @@ import (
 
 // deployed is a workload of ours on another peer, as last seen.
 type deployed struct {
-	Peer mesh.PeerID `json:"peer"`
-	View wire.View   `json:"view"`
+	Peer  mesh.PeerID `json:"peer"`
+	View  wire.View   `json:"view"`
+	Added time.Time   `json:"added,omitzero"` // when it was first known to be there
 }
 
 func (n *Node) remember(ctx context.Context, p mesh.PeerID, v wire.View) error {
+	now := n.m.Now().UTC()
 	return n.m.Store.Update(ctx, func(tx *store.Tx) error {
-		return tx.PutJSON(store.Remote, []byte(v.Workload.ID), deployed{p, v})
+		var before deployed
+		known, err := tx.GetJSON(store.Remote, []byte(v.Workload.ID), &before)
+		if err != nil {
+			return err
+		}
+		d := deployed{p, v, now}
+		if known {
+			d.Added = before.Added
+		}
+		return tx.PutJSON(store.Remote, []byte(v.Workload.ID), d)
 	})
 }
 
 func (n *Node) forgetRemote(ctx context.Context, id mesh.WorkloadID) error {
-	return n.m.Store.Update(ctx, func(tx *store.Tx) error { return tx.Delete(store.Remote, []byte(id)) })
+	return n.m.Store.Update(ctx, func(tx *store.Tx) error {
+		var d deployed
+		if _, err := tx.GetJSON(store.Remote, []byte(id), &d); err != nil {
+			return err
+		}
+		if d.View.Workload.Spec.Runtime == mesh.Container {
+			if err := receipt.Left(tx, d.Peer, d.present(n.m.Now())); err != nil {
+				return err
+			}
+		}
+		return tx.Delete(store.Remote, []byte(id))
+	})
+}
+
+// present is for how long a workload was where it is.
+func (d deployed) present(now time.Time) time.Duration {
+	since := d.Added
+	if since.IsZero() { // an older peerd did not write that down
+		since = d.View.Workload.Created
+	}
+	return max(0, now.Sub(since))
 }
 
 func (n *Node) remembered() ([]deployed, error) {
 	var out []deployed
 	err := n.m.Store.View(func(tx *store.Tx) error {
-		return tx.Each(store.Remote, nil, func(k, _ []byte) (bool, error) {
-			var d deployed
-			_, err := tx.GetJSON(store.Remote, k, &d)
-			out = append(out, d)
-			return true, err
-		})
+		return eachDeployed(tx, func(d deployed) { out = append(out, d) })
 	})
 	return out, err
+}
+
+func eachDeployed(tx *store.Tx, fn func(deployed)) error {
+	return tx.Each(store.Remote, nil, func(k, _ []byte) (bool, error) {
+		var d deployed
+		_, err := tx.GetJSON(store.Remote, k, &d)
+		fn(d)
+		return err == nil, err
+	})
 }
 
 // elsewhere says in an error which peer it is about.

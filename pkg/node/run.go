@@ -85,7 +85,7 @@ func (n *Node) runOn(ctx context.Context, p mesh.PeerID, job ask, begin streams)
 
 func (n *Node) runHere(ctx context.Context, job ask, begin streams) (result, error) {
 	request := randomDigest()
-	w, commit, release, err := n.job(ctx, n.m.Key.ID, trust.Grant{}, request, job.spec)
+	w, commit, release, err := n.job(ctx, n.m.Key.ID, trust.Grant{}, request, job.spec, job.spec)
 	if err != nil {
 		return result{}, err
 	}

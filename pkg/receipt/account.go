@@ -1,32 +1,40 @@
 package receipt
 
 import (
+	"fmt"
 	"math"
 	"math/bits"
+	"time"
 
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/store"
+	"peercompute/pkg/wire"
 )
 
 // Sum is what was used, since the account began.
 type Sum struct {
 	Jobs             int64  `json:"jobs"`
-	Fuel             uint64 `json:"fuel"`              // units, of jobs and of services
-	ContainerSeconds int64  `json:"container_seconds"` // of containers that were up
+	Fuel             uint64 `json:"fuel"`              // units, of jobs
+	ContainerSeconds uint64 `json:"container_seconds"` // of containers that were up
 }
 
 func (s *Sum) add(more Sum) {
 	s.Jobs += more.Jobs
-	fuel, over := bits.Add64(s.Fuel, more.Fuel, 0)
-	if over != 0 {
-		fuel = math.MaxUint64
-	}
-	s.Fuel = fuel
-	s.ContainerSeconds += more.ContainerSeconds
+	s.Fuel = plus(s.Fuel, more.Fuel)
+	s.ContainerSeconds = plus(s.ContainerSeconds, more.ContainerSeconds)
 }
 
-// Account is what this node and another peer used of each other, by this node's own
-// count.
+// plus stays at the top instead of beginning anew.
+func plus(a, b uint64) uint64 {
+	if sum, over := bits.Add64(a, b, 0); over == 0 {
+		return sum
+	}
+	return math.MaxUint64
+}
+
+// Account is what this node and another peer used of each other. What this node used
+// is by what the peer has signed and this node did not contradict; what the peer used
+// is by this node's own count, which it has signed or signs when it is asked.
 type Account struct {
 	Peer   mesh.PeerID `json:"peer"`
 	Theirs Sum         `json:"theirs"` // the peer's machine, used by this node
@@ -34,6 +42,14 @@ type Account struct {
 
 	KeptAsked int `json:"kept_asked,omitempty"` // receipts that are kept
 	KeptRan   int `json:"kept_ran,omitempty"`
+
+	Statement []byte        `json:"statement,omitempty"` // that Theirs.ContainerSeconds is from
+	Gone      time.Duration `json:"gone,omitempty"`      // for so long containers were there that are gone
+	Due       bool          `json:"due,omitempty"`       // some went since the peer last stated anything
+	// The latest statement, if it contradicts what this node asked for, and how. It is
+	// evidence and counts for nothing.
+	False []byte `json:"false,omitempty"`
+	Flaw  string `json:"flaw,omitempty"`
 }
 
 // Get is a peer's account; an empty one if there was nothing yet.
@@ -66,11 +82,87 @@ func Charge(tx *store.Tx, peer mesh.PeerID, used Sum) error {
 	return put(tx, a)
 }
 
-// Net is who used more of the other's machine, by how much fuel: theirs is set if it
-// was the peer, who then owes it to this node; otherwise this node owes it. 0 is even.
-func (a Account) Net() (fuel uint64, theirs bool) {
-	if a.Ours.Fuel > a.Theirs.Fuel {
-		return a.Ours.Fuel - a.Theirs.Fuel, true
+// Left notes that a container of this node is not on a peer any more, where it was
+// for so long.
+func Left(tx *store.Tx, peer mesh.PeerID, after time.Duration) error {
+	a, err := Get(tx, peer)
+	if err != nil {
+		return err
 	}
-	return a.Theirs.Fuel - a.Ours.Fuel, false
+	a.Gone += max(0, after) + perContainer
+	a.Due = true
+	return put(tx, a)
+}
+
+// A runner looks every few seconds at what is up, and two clocks need not agree: by so
+// much its count may be over the truth, for each container and in all.
+const (
+	perContainer = 10 * time.Second
+	slack        = time.Minute
+)
+
+// State counts what a peer states of this node's containers there. present is for how
+// long those were there, taken together, that are there now: more than they and those
+// that are gone can have been up is contradicted. A lower figure than one that the peer
+// signed before changes nothing.
+func State(tx *store.Tx, s *wire.Statement, envelope []byte, present time.Duration) (flaw string, err error) {
+	a, err := Get(tx, s.Runner)
+	if err != nil {
+		return "", err
+	}
+	a.Due = false
+	if most := uint64((a.Gone + present + slack) / time.Second); s.ContainerSeconds > most {
+		a.Flaw = fmt.Sprintf("it states %d container seconds, of which at most %d were asked for", s.ContainerSeconds, most)
+		a.False = envelope
+		return a.Flaw, put(tx, a)
+	}
+	a.Flaw, a.False = "", nil
+	if s.ContainerSeconds >= a.Theirs.ContainerSeconds {
+		a.Theirs.ContainerSeconds, a.Statement = s.ContainerSeconds, envelope
+	}
+	return "", put(tx, a)
+}
+
+// Price is what the owner of this machine reckons with, in a currency of its own.
+type Price struct {
+	GFuel           float64 // of 1,000,000,000 units of fuel
+	ContainerSecond float64
+}
+
+// Net is what is left when what two peers used of each other is set off. Fuel,
+// seconds and amount are what the debtor used more; what it used less is negative.
+type Net struct {
+	Fuel             int64
+	ContainerSeconds int64
+	Amount           float64
+	Theirs           bool // the peer owes it to this node, else this node owes it
+}
+
+// Even reports whether neither owes anything.
+func (n Net) Even() bool { return n == Net{} }
+
+// Net sets off an account. Who owes is decided by the amount where there is a price;
+// without one by the fuel, or where that is even by the seconds.
+func (a Account) Net(p Price) Net {
+	n := Net{Fuel: minus(a.Ours.Fuel, a.Theirs.Fuel), ContainerSeconds: minus(a.Ours.ContainerSeconds, a.Theirs.ContainerSeconds)}
+	n.Amount = float64(n.Fuel)/1e9*p.GFuel + float64(n.ContainerSeconds)*p.ContainerSecond
+	lead := n.Amount
+	if p == (Price{}) {
+		if lead = float64(n.Fuel); lead == 0 {
+			lead = float64(n.ContainerSeconds)
+		}
+	}
+	if lead < 0 {
+		return Net{Fuel: -n.Fuel, ContainerSeconds: -n.ContainerSeconds, Amount: -n.Amount}
+	}
+	n.Theirs = lead > 0
+	return n
+}
+
+// minus is a-b, held to what fits.
+func minus(a, b uint64) int64 {
+	if a >= b {
+		return int64(min(a-b, math.MaxInt64))
+	}
+	return -int64(min(b-a, math.MaxInt64))
 }

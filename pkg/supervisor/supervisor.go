@@ -379,10 +379,12 @@ func (s *Supervisor) Borrow(id mesh.WorkloadID) (t driver.Task, giveBack func(),
 	return nil, nil, mesh.Errorf(mesh.Unavailable, "the workload is not running")
 }
 
-// Running is a workload that runs now, and its run.
+// Running is a run of a workload that executes now, or is frozen.
 type Running struct {
-	Workload mesh.Workload
+	Of       mesh.WorkloadID // the workload's own ID
+	Workload mesh.Workload   // under the run's
 	Task     driver.Task
+	State    mesh.State
 }
 
 // Running lists what runs now.
@@ -397,7 +399,7 @@ func (s *Supervisor) Running() []Running {
 	for _, k := range keepers {
 		k.mu.Lock()
 		if k.task != nil && k.work.ID != "" {
-			out = append(out, Running{k.work, k.task})
+			out = append(out, Running{k.id, k.work, k.task, k.status.State})
 		}
 		k.mu.Unlock()
 	}

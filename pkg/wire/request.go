@@ -79,6 +79,7 @@ const (
 	VerbSetSecret     Verb = 46 // sealed to the peer
 	VerbRemoveSecret  Verb = 47
 	VerbSecrets       Verb = 48 // that the asker has
+	VerbStatement     Verb = 49 // for how long the asker's containers were up, signed
 )
 
 var verbNames = map[Verb]string{
@@ -88,7 +89,7 @@ var verbNames = map[Verb]string{
 	VerbPutInput: "put-input", VerbSubmit: "submit-job", VerbListJobs: "list-jobs", VerbJob: "job", VerbJobOutput: "job-output",
 	VerbCancelJob: "cancel-job", VerbForward: "port-forward", VerbPushImage: "push-image", VerbImages: "images", VerbPrune: "prune-images",
 	VerbFindImage: "find-image", VerbStats: "stats", VerbHistory: "history", VerbRollback: "rollback", VerbExec: "exec", VerbCopyOut: "copy-out", VerbCopyIn: "copy-in", VerbRestart: "restart",
-	VerbSetSecret: "set-secret", VerbRemoveSecret: "remove-secret", VerbSecrets: "secrets",
+	VerbSetSecret: "set-secret", VerbRemoveSecret: "remove-secret", VerbSecrets: "secrets", VerbStatement: "statement",
 	VerbVolumes: "volumes", VerbRemoveVolume: "remove-volume", VerbBackupVolume: "backup-volume", VerbRestoreVolume: "restore-volume",
 }
 

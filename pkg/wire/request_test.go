@@ -304,11 +304,14 @@ func FuzzBodies(f *testing.F) {
 		}
 		f.Add(b)
 	}
+	for _, v := range vectorsOf(f, "testdata/jobs.txt") {
+		f.Add(v.data)
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, v := range []any{
 			new(mesh.LogEntry), new(Forward), new(Stats), new(StatsReply), new(Exec),
 			new(Deploy), new(PutModule), new(Ref), new(Logs), new(Expose), new(Publish), new(ListReply), new(View), new(Error),
-			new(Run), new(PutInput), new(Submit), new(JobRef), new(JobOutput), new(JobView), new(ListJobsReply),
+			new(Run), new(PutInput), new(Submit), new(JobRef), new(JobOutput), new(JobView), new(ListJobsReply), new(GetStatement), new(StatementReply),
 		} {
 			if DecodeBody(data, v) != nil {
 				continue

@@ -4,9 +4,13 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"peercompute/test/internal/testmesh"
@@ -28,6 +32,7 @@ type receipt struct {
 	PeakMemory uint64 `json:"peak_memory"`
 	Flaw       string
 	Envelope   string
+	Verified   []struct{ Agrees bool }
 }
 
 func receipts(t *testing.T, n *testmesh.Node, args ...string) []receipt {
@@ -36,15 +41,19 @@ func receipts(t *testing.T, n *testmesh.Node, args ...string) []receipt {
 }
 
 type used struct {
-	Jobs int64
-	Fuel uint64
+	Jobs             int64
+	Fuel             uint64
+	ContainerSeconds uint64 `json:"container_seconds"`
 }
 
 // balance is what `balance -o json` promises to outside programs.
 type balance struct {
 	Peer, Debtor string
+	Flaw         string
 	There, Here  used
-	Net          uint64 `json:"net_fuel"`
+	Net          int64 `json:"net_fuel"`
+	NetSeconds   int64 `json:"net_container_seconds"`
+	Amount       float64
 }
 
 func balances(t *testing.T, n *testmesh.Node) []balance {
@@ -104,11 +113,11 @@ func TestReceipts(t *testing.T) {
 
 	// Both sides count it alike, from where each stands.
 	mine, its := balances(t, alice), balances(t, bob)
-	want := used{1, got.Fuel}
-	if len(mine) != 1 || mine[0].Peer != "bob" || mine[0].There != want || mine[0].Here != (used{}) || mine[0].Debtor != "self" || mine[0].Net != got.Fuel {
+	want := used{Jobs: 1, Fuel: got.Fuel}
+	if len(mine) != 1 || mine[0].Peer != "bob" || mine[0].There != want || mine[0].Here != (used{}) || mine[0].Debtor != "self" || mine[0].Net != int64(got.Fuel) {
 		t.Errorf("alice's balance: %+v", mine)
 	}
-	if len(its) != 1 || its[0].Peer != "alice" || its[0].Here != want || its[0].There != (used{}) || its[0].Debtor != "alice" || its[0].Net != got.Fuel {
+	if len(its) != 1 || its[0].Peer != "alice" || its[0].Here != want || its[0].There != (used{}) || its[0].Debtor != "alice" || its[0].Net != int64(got.Fuel) {
 		t.Errorf("bob's balance: %+v", its)
 	}
 
@@ -207,6 +216,31 @@ func TestRunEndsInWords(t *testing.T) {
 	}
 	if list := receipts(t, alice); len(list) != 4 || list[0].Kind != "timeout" || list[3].Kind != "out-of-fuel" || list[3].Fuel != 5_000_000 {
 		t.Errorf("%+v", list)
+	}
+}
+
+// What a run heard from the network is recorded: it can be repeated where nothing is
+// to be heard, by a peer that would let it hear nothing.
+func TestVerifiedRunWithNetwork(t *testing.T) {
+	t.Parallel()
+	m := testmesh.New(t)
+	alice, bob, carol := m.Peer("alice"), m.Peer("bob"), m.Peer("carol")
+	m.Lend(bob, alice)
+	m.Lend(carol, alice)
+	bob.Must("peers", "allow", "alice", "--egress", "allow,private")
+	var asked atomic.Int32
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, "answer %d", asked.Add(1)) }))
+	defer web.Close()
+	fetch, host := testmesh.Wasm(t, "fetch"), strings.TrimPrefix(web.URL, "http://")
+	if r := alice.Ctl("run", "--peer", "bob", "--allow-host", host, fetch, web.URL); r.Code != 0 || r.Stdout != "answer 1" {
+		t.Fatalf("%+v", r)
+	}
+	refused(t, alice.Ctl("run", "--peer", "carol", "--allow-host", host, fetch, web.URL), "[grant.egress]")
+	if out := alice.Must("verify", receipts(t, alice, "--peer", "bob")[0].ID, "--by", "carol"); !strings.Contains(out, "carol agrees with bob") {
+		t.Errorf("%s", out)
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("the web was asked %d times", n)
 	}
 }
 
