@@ -143,6 +143,13 @@ func (n *fakeNode) routes() http.Handler {
 	handle("POST /v1/pause", n.pause)
 	handle("DELETE /v1/pause", n.resume)
 	handle("POST /v1/modules", n.addModule)
+	handle("GET /v1/modules/{digest}", func(r *http.Request) (any, error) {
+		d := r.PathValue("digest")
+		if !n.modules[d] {
+			return nil, mesh.Errorf(mesh.NotFound, "the module %s is not here", d)
+		}
+		return control.Module{Digest: d}, nil
+	})
 	handle("GET /v1/workloads", n.list)
 	handle("GET /v1/workloads/{ref}", n.inspect)
 	handle("DELETE /v1/workloads/{ref}", n.remove)

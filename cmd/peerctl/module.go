@@ -115,8 +115,11 @@ func checkHeader(path string, head []byte) error {
 	return usagef("%s is not a WASM module", path).hint(buildHint)
 }
 
-// upload stores the module on the local node.
+// upload stores the module on the local node, if it is not there yet.
 func (m *module) upload(ctx context.Context, c *control.Client, p *progress) error {
+	if _, err := c.Module(ctx, m.digest); err == nil {
+		return nil
+	}
 	if _, err := m.file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func (s *Store) Path(digest string) (string, error) {
 		return "", err
 	}
 	if _, err := os.Stat(path); err != nil {
-		return "", mesh.Errorf(mesh.NotFound, "the %s %s is not here", s.cfg.Noun, digest).WithHint("%s", s.cfg.Hint)
+		return "", mesh.Errorf(mesh.NotFound, "the %s %s is not here", s.cfg.Noun, digest).WithRule(s.cfg.Noun+".missing").WithHint("%s", s.cfg.Hint)
 	}
 	return path, nil
 }

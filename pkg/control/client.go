@@ -134,6 +134,11 @@ func (c *Client) ResetLend(ctx context.Context) (l Lend, err error) {
 	return l, c.call(ctx, "DELETE", "/v1/lend", nil, &l)
 }
 
+// Module is a module that is on the node already; mesh.NotFound if it is not.
+func (c *Client) Module(ctx context.Context, digest string) (m Module, err error) {
+	return m, c.call(ctx, "GET", "/v1/modules/"+url.PathEscape(digest), nil, &m)
+}
+
 // UploadModule stores a WASM module on the node, by digest.
 func (c *Client) UploadModule(ctx context.Context, r io.Reader) (m Module, err error) {
 	req, err := http.NewRequestWithContext(ctx, "POST", "http://peerd/v1/modules", r)

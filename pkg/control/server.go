@@ -49,6 +49,8 @@ type Workloads interface {
 	SetLend(ctx context.Context, c LendChange) (Lend, error)
 	ResetLend(ctx context.Context) (Lend, error)
 	UploadModule(ctx context.Context, r io.Reader) (Module, error)
+	// Module is a module that is here; mesh.NotFound if it is not.
+	Module(ctx context.Context, digest string) (Module, error)
 	Deploy(ctx context.Context, d Deploy, emit func(DeployEvent) error) error
 	Workloads(ctx context.Context, peer string) ([]Workload, error)
 	Workload(ctx context.Context, ref, peer string) (Workload, error)
@@ -239,6 +241,7 @@ func (s *Server) workloadRoutes(mux *http.ServeMux, get func(string, handler)) {
 	get("POST /v1/modules", func(r *http.Request) (any, error) {
 		return w.UploadModule(r.Context(), io.LimitReader(r.Body, maxModule+1))
 	})
+	get("GET /v1/modules/{digest}", func(r *http.Request) (any, error) { return w.Module(r.Context(), r.PathValue("digest")) })
 	get("GET /v1/workloads", func(r *http.Request) (any, error) { return w.Workloads(r.Context(), r.URL.Query().Get("peer")) })
 	get("GET /v1/workloads/{ref}", func(r *http.Request) (any, error) {
 		name, peer := ref(r)

@@ -48,6 +48,12 @@ func (a *api) UploadModule(ctx context.Context, r io.Reader) (control.Module, er
 	return control.Module{Digest: digest, Size: size}, err
 }
 
+// Module is a module that is here, which counts as use.
+func (a *api) Module(_ context.Context, digest string) (control.Module, error) {
+	size, err := a.n.cfg.Modules.use(digest)
+	return control.Module{Digest: digest, Size: size}, err
+}
+
 func (a *api) show(v wire.View, at mesh.PeerID, full bool) control.Workload {
 	w := v.Workload
 	out := control.Workload{

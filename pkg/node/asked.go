@@ -120,17 +120,22 @@ func (n *Node) queueOn(ctx context.Context, order asked, key string) (control.Jo
 	if err := n.roomForAsked(); err != nil {
 		return control.Job{}, err
 	}
-	if err := n.sendModule(ctx, order.Peer, order.Spec.Digest, nil); err != nil {
-		return control.Job{}, err
-	}
 	if err := n.sendInput(ctx, order.Peer, order.Input, order.InputSize); err != nil {
 		return control.Job{}, err
 	}
-	s, request, err := n.m.Client.OpenSigned(ctx, order.Peer, wire.VerbSubmit, in, &order.View)
+	var request wire.Digest
+	err := n.withModule(ctx, order.Peer, order.Spec.Digest, nil, func() error {
+		s, digest, err := n.m.Client.OpenSigned(ctx, order.Peer, wire.VerbSubmit, in, &order.View)
+		if err != nil {
+			return n.elsewhere(order.Peer, err)
+		}
+		request = digest
+		_ = s.Close() // the answer is here and verified
+		return nil
+	})
 	if err != nil {
-		return control.Job{}, n.elsewhere(order.Peer, err)
+		return control.Job{}, err
 	}
-	_ = s.Close() // the answer is here and verified
 	if want := mesh.NewWorkloadID(request); key == "" && order.View.ID != want || order.View.Request != request && key == "" {
 		return control.Job{}, mesh.Errorf(mesh.Forged, "%s answers with another job than was submitted", n.m.Trust.Name(order.Peer)).WithRule("jobs.id")
 	}
@@ -526,14 +531,14 @@ func (n *Node) sweepAsked(ctx context.Context) error {
 			n.askAbout(ctx, known)
 			err = n.forgetAsked(ctx, known)
 		}
+		if err == nil {
+			err = n.askStatements(ctx)
+		}
 		if err != nil && ctx.Err() == nil {
 			n.log.Error("cannot look after queued jobs", "err", err)
 		}
 	}
 }
-		if err == nil {
-			err = n.askStatements(ctx)
-		}
 
 // forgetAsked drops settled jobs over the limit, and those of which nothing will come.
 func (n *Node) forgetAsked(ctx context.Context, newestFirst []asked) error {

@@ -58,13 +58,14 @@ func (a *api) accept(ctx context.Context, p mesh.PeerID, in wire.Deploy, progres
 		}
 		return wire.View{Workload: out.work, Status: mesh.Status{State: mesh.Pending, Since: n.m.Now().UTC()}}, out.revision, out.recreate, err
 	}
-	if in.Spec.Runtime == mesh.Wasm {
-		if err := n.sendModule(ctx, p, in.Spec.Digest, progress); err != nil {
-			return wire.View{}, 0, false, err
-		}
-	}
 	var ok wire.Accepted
-	if err := n.ask(ctx, p, wire.VerbDeploy, in, &ok); err != nil {
+	deploy := func() error { return n.ask(ctx, p, wire.VerbDeploy, in, &ok) }
+	if in.Spec.Runtime == mesh.Wasm {
+		err = n.withModule(ctx, p, in.Spec.Digest, progress, deploy)
+	} else {
+		err = deploy()
+	}
+	if err != nil {
 		return wire.View{}, 0, false, err
 	}
 	now := n.m.Now().UTC()

@@ -38,6 +38,20 @@ func openInputs(home string) (*blob.Store, error) {
 // Path is the file of a module; mesh.NotFound if it is not here.
 func (m *Modules) Path(digest string) (string, error) { return m.blobs.Path(digest) }
 
+// use is the size of a module that is here, and keeps it from being dropped soon.
+func (m *Modules) use(digest string) (size int64, err error) {
+	f, err := m.blobs.Open(digest)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
 // put stores what r gives: at most wire.MaxModule bytes. With a wanted digest,
 // anything else is refused. inUse says which modules may not be dropped for room.
 func (m *Modules) put(ctx context.Context, r io.Reader, wanted string, inUse func() (map[string]bool, error)) (digest string, size int64, err error) {

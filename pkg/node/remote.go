@@ -110,6 +110,26 @@ func (n *Node) ask(ctx context.Context, p mesh.PeerID, verb wire.Verb, body, out
 	return n.elsewhere(p, n.m.Client.Do(ctx, p, verb, body, out))
 }
 
+// withModule does what p needs a module of ours for. A peer that had it of late is not
+// asked whether it still does: if it does not it says so, nothing was done, and it is sent.
+func (n *Node) withModule(ctx context.Context, p mesh.PeerID, digest string, progress func(mesh.Progress), do func() error) error {
+	f := foundImage{peer: p, digest: digest}
+	if n.pushes.known(f, time.Now()) {
+		err := do()
+		if err == nil {
+			n.pushes.learn(f, time.Now())
+		}
+		if err == nil || mesh.AsError(err).Rule != "module.missing" {
+			return err
+		}
+	}
+	if err := n.sendModule(ctx, p, digest, progress); err != nil {
+		return err
+	}
+	n.pushes.learn(f, time.Now())
+	return do()
+}
+
 // sendModule makes sure that p has a module, and reports bytes as they go.
 func (n *Node) sendModule(ctx context.Context, p mesh.PeerID, digest string, progress func(mesh.Progress)) error {
 	path, err := n.cfg.Modules.Path(digest)

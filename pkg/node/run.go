@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"sync"
 
@@ -77,10 +78,20 @@ func (n *Node) runOn(ctx context.Context, p mesh.PeerID, job ask, begin streams)
 	if p == n.m.Key.ID {
 		return n.runHere(ctx, job, begin)
 	}
-	if err := n.sendModule(ctx, p, job.spec.Digest, nil); err != nil {
-		return result{}, err
-	}
-	return n.runRemote(ctx, p, job, begin)
+	var got result
+	var end error
+	err := n.withModule(ctx, p, job.spec.Digest, nil, func() error {
+		begun := false
+		got, end = n.runRemote(ctx, p, job, func(p mesh.PeerID, id mesh.WorkloadID) (io.Reader, io.Writer, io.Writer, error) {
+			begun = true
+			return begin(p, id)
+		})
+		if begun { // whatever it says now, it is not asked again
+			return nil
+		}
+		return end
+	})
+	return got, errors.Join(err, end)
 }
 
 func (n *Node) runHere(ctx context.Context, job ask, begin streams) (result, error) {
