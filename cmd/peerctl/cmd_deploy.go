@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -298,19 +297,6 @@ func withDeployHint(err error, w *control.Workload, log []string) error {
 		known.Hint = cmp.Or(cureFor(log), known.Hint)
 	}
 	return err
-}
-
-// cureFor is what to change where a container's log says that it met one of its bounds.
-func cureFor(log []string) string {
-	for _, line := range log {
-		switch line = strings.ToLower(line); {
-		case strings.Contains(line, "read-only file system"):
-			return "all but /tmp is read-only: deploy with --tmpfs DIR for each directory that it writes to"
-		case strings.Contains(line, "no space left on device"):
-			return "its scratch space is full: deploy with more --disk"
-		}
-	}
-	return ""
 }
 
 func (a *app) showDeployed(w control.Workload, d control.Deploy) error {

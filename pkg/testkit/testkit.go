@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -32,6 +33,17 @@ func Need(t testing.TB, feature string) {
 		t.Fatalf("%s is required by %s and missing: %s", feature, RequireEnv, why)
 	}
 	t.Skipf("needs %s: %s", feature, why)
+}
+
+// Library finds a library of this machine by its name; "" = it is not there.
+func Library(name string) string {
+	dirs := filepath.SplitList(os.Getenv("LD_LIBRARY_PATH"))
+	for _, dir := range append(dirs, "/usr/lib/*", "/usr/lib") {
+		if found, _ := filepath.Glob(filepath.Join(dir, name+"*")); len(found) > 0 {
+			return found[0]
+		}
+	}
+	return ""
 }
 
 func missing(feature string) string {
@@ -65,7 +77,17 @@ func missing(feature string) string {
 		if err := cmd.Run(); err != nil {
 			return "clang builds nothing for wasm32-wasi here (Debian: clang lld wasi-libc libclang-rt-dev-wasm32): " + err.Error()
 		}
+	case "postgresql":
+		if found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb"); len(found) == 0 {
+			return "there is no /usr/lib/postgresql/VERSION/bin/initdb"
+		}
 	default:
+		if strings.HasSuffix(feature, ".so") {
+			if Library(feature) == "" {
+				return feature + " is not installed"
+			}
+			return ""
+		}
 		if _, err := exec.LookPath(feature); err != nil {
 			return feature + " is not on the PATH"
 		}

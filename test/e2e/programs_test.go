@@ -3,12 +3,14 @@ package e2e
 import (
 	"bufio"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,15 +26,16 @@ import (
 )
 
 // Programs that nobody here wrote run as their distribution built them, under all that
-// confines a container, and outlive peerd's crash and their engine's restart.
+// confines a container, and outlive peerd's crash, their own, and their engine's end. What
+// they wrote to a volume is there still.
 func TestRealPrograms(t *testing.T) {
 	t.Parallel()
-	for _, need := range []string{"docker", "root", "nginx", "redis-check-rdb", "ldd"} {
+	for _, need := range []string{"docker", "root", "loopfs", "nginx", "redis-check-rdb", "postgresql", "libnss_wrapper.so", "ldd"} {
 		testkit.Need(t, need)
 	}
 	engine := dockertest.NewDaemon(t)
 	cli := dockertest.ClientOf(t, engine.Host)
-	web, _ := dockertest.LoadInto(t, cli, "/usr/sbin/nginx", packaged(t, "nginx", "/usr/sbin/nginx", map[string]string{
+	web, _ := dockertest.LoadInto(t, cli, "/usr/sbin/nginx", packaged(t, []string{"nginx", "/usr/sbin/nginx"}, map[string]string{
 		// As the images of nginx have it: it is made to be started by root.
 		"etc/passwd":                      "root:x:0:0:root:/root:/bin/sh\nnginx:x:101:101::/var/cache/nginx:/bin/false\n",
 		"etc/group":                       "root:x:0:\nnginx:x:101:\n",
@@ -40,7 +43,8 @@ func TestRealPrograms(t *testing.T) {
 		"usr/share/nginx/html/index.html": "from nginx\n",
 		"var/cache/nginx/.keep":           "",
 	}))
-	store, _ := dockertest.LoadInto(t, cli, "/usr/bin/redis-server", packaged(t, "redis-check-rdb", "/usr/bin/redis-server", nil))
+	store, _ := dockertest.LoadInto(t, cli, "/usr/bin/redis-server", packaged(t, []string{"redis-check-rdb", "/usr/bin/redis-server"}, nil))
+	database, _ := dockertest.LoadInto(t, cli, "/entrypoint", postgres(t))
 
 	m := testmesh.New(t)
 	alice, bob, gw := m.Peer("alice"), withEngine(t, m, "bob", engine.Host), m.Gateway("gw")
@@ -48,11 +52,19 @@ func TestRealPrograms(t *testing.T) {
 	m.Route(bob, gw)
 
 	// What it may not write it says, and what to do about it is said too.
-	refused(t, alice.Ctl("deploy", web, "--peer", "bob", "--name", "strict", "--port", "80", "--restart", "no", "--", "-g", "daemon off;"), "Read-only file system", "--tmpfs")
+	refused(t, alice.Ctl("deploy", web, "--peer", "bob", "--name", "strict", "--port", "80", "--restart", "no", "--", "-g", "daemon off;"), "Read-only file system", "--tmpfs /")
 	alice.Must("rm", "-f", "strict")
 	site := deploy(t, alice, web, "--peer", "bob", "--name", "site", "--port", "80", "--publish",
 		"--tmpfs", "/run", "--tmpfs", "/var/cache/nginx", "--", "-g", "daemon off;")
-	keys := deploy(t, alice, store, "--peer", "bob", "--name", "keys", "--port", "6379", "--", "--dir", "/tmp", "--appendonly", "yes")
+	keys := deploy(t, alice, store, "--peer", "bob", "--name", "keys", "--port", "6379", "-v", "keys:/data:size=32M", "--", "--dir", "/data", "--appendonly", "yes")
+
+	if r := alice.CtlIn([]byte(password), "secret", "set", "postgres", "--peer", "bob"); r.Code != 0 {
+		t.Fatal(r.Stderr)
+	}
+	data := []string{"--peer", "bob", "--port", "5432", "--secret", "postgres", "-v", "rows:/var/lib/postgresql/data:size=128M", "--restart", "always"}
+	refused(t, alice.Ctl(append(append([]string{"deploy", database, "--name", "strict"}, data...), "--restart", "no")...), "--tmpfs /var/run/postgresql")
+	alice.Must("rm", "-f", "strict")
+	rows := deploy(t, alice, append([]string{database, "--name", "rows", "--tmpfs", "/var/run/postgresql"}, data...)...)
 
 	browser := m.Web(gw)
 	answer := func() error {
@@ -72,17 +84,45 @@ func TestRealPrograms(t *testing.T) {
 	if got := ask(t, alice, "keys", "SET k v", "GET k"); got != "+OK $1 v" {
 		t.Fatalf("redis says %q", got)
 	}
+	if said, err := query(t, alice, "rows", "CREATE TABLE t (n int); INSERT INTO t SELECT generate_series(1, 1000); SELECT sum(n) FROM t"); err != nil || !strings.HasSuffix(said, "500500") {
+		t.Fatalf("postgres says %q, %v", said, err)
+	}
+	// kept requires that all answer, with what was written to volumes.
+	kept := func(after string) {
+		t.Helper()
+		within(t, time.Minute, "nginx to answer after "+after, func() bool { return answer() == nil })
+		within(t, time.Minute, "redis to run after "+after, func() bool { return find(t, alice, "keys").State == mesh.Running })
+		if got := ask(t, alice, "keys", "GET k"); got != "$1 v" {
+			t.Errorf("after %s redis says %q", after, got)
+		}
+		var said string
+		within(t, time.Minute, "postgres to answer after "+after, func() (ok bool) {
+			var err error
+			said, err = query(t, alice, "rows", "SELECT sum(n) FROM t")
+			return err == nil
+		})
+		if said != "500500" {
+			t.Errorf("after %s the rows are %q", after, said)
+		}
+	}
 
 	was := boxes(t, cli, bob)
 	bob.Kill()
 	bob.Start()
-	within(t, 20*time.Second, "nginx to answer again", func() bool { return answer() == nil })
-	if got := ask(t, alice, "keys", "GET k"); got != "$1 v" {
-		t.Errorf("after peerd's crash redis says %q", got)
-	}
-	if now := boxes(t, cli, bob); now[site.ID] != was[site.ID] || now[keys.ID] != was[keys.ID] || len(now) != 2 {
+	kept("peerd's crash")
+	if now := boxes(t, cli, bob); !maps.Equal(now, was) || len(now) != 3 {
 		t.Errorf("peerd's crash changed the containers: %v, were %v", now, was)
 	}
+	for _, id := range []mesh.WorkloadID{keys.ID, rows.ID} {
+		if err := cli.ContainerKill(t.Context(), was[id], "KILL"); err != nil {
+			t.Error(err)
+		}
+	}
+	within(t, time.Minute, "other containers", func() bool {
+		now := boxes(t, cli, bob)
+		return now[keys.ID] != was[keys.ID] && now[rows.ID] != was[rows.ID] && len(now) == 3
+	})
+	kept("their crash")
 
 	// The engine ends them politely, which is no end of their own. They are started
 	// again, with what lay in memory gone.
@@ -91,19 +131,37 @@ func TestRealPrograms(t *testing.T) {
 		t.Errorf("while the engine is away nginx is %s", state)
 	}
 	engine.Start()
-	within(t, time.Minute, "nginx to answer again", func() bool { return answer() == nil })
-	within(t, time.Minute, "redis to run again", func() bool { return find(t, alice, "keys").State == mesh.Running })
-	if got := ask(t, alice, "keys", "PING"); got != "+PONG" {
-		t.Errorf("after the engine's restart redis says %q", got)
+	kept("the engine's restart")
+	engine.Kill()
+	engine.Start()
+	kept("the engine's crash")
+
+	for _, name := range []string{"site", "keys", "rows"} {
+		alice.Must("rm", "-f", name)
 	}
-	alice.Must("rm", "-f", "site")
-	alice.Must("rm", "-f", "keys")
 	within(t, 20*time.Second, "the containers to be gone", func() bool { return len(boxes(t, cli, bob)) == 0 })
+	alice.Must("volume", "rm", "keys", "rows", "--peer", "bob")
+	if left := volumesOf(t, bob); len(left) > 0 {
+		t.Errorf("left: %+v", left)
+	}
 }
 
-// packaged is a layer with a program of this machine, the libraries that it is linked
-// to, and further files.
-func packaged(t *testing.T, program, as string, more map[string]string) []byte {
+// packaged is a layer with programs of this machine (where each lies, and where it is to
+// lie), the libraries that they are linked to, and further files.
+func packaged(t *testing.T, programs []string, more map[string]string) []byte {
+	t.Helper()
+	files := map[string][]byte{}
+	for name, text := range more {
+		files[name] = []byte(text)
+	}
+	for pair := range slices.Chunk(programs, 2) {
+		addProgram(t, files, pair[0], pair[1])
+	}
+	return dockertest.Layer(t, files)
+}
+
+// addProgram adds a program and the libraries that it is linked to.
+func addProgram(t *testing.T, files map[string][]byte, program, as string) {
 	t.Helper()
 	file, err := exec.LookPath(program)
 	if err != nil {
@@ -113,22 +171,19 @@ func packaged(t *testing.T, program, as string, more map[string]string) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := map[string][]byte{}
-	for name, text := range more {
-		files[name] = []byte(text)
-	}
-	add := func(file, as string) {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files[strings.TrimPrefix(as, "/")] = data
-	}
-	add(file, as)
+	addFile(t, files, file, as)
 	for _, lib := range regexp.MustCompile(`/\S+`).FindAllString(string(said), -1) {
-		add(lib, filepath.Clean(lib))
+		addFile(t, files, lib, filepath.Clean(lib))
 	}
-	return dockertest.Layer(t, files)
+}
+
+func addFile(t *testing.T, files map[string][]byte, file, as string) {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files[strings.TrimPrefix(as, "/")] = data
 }
 
 // boxes is the engine's ID of each workload's container.
@@ -145,12 +200,18 @@ func boxes(t *testing.T, cli *client.Client, n *testmesh.Node) map[mesh.Workload
 	return out
 }
 
+// forwarded is an address of this machine that leads to a workload's port, until done.
+func forwarded(t *testing.T, n *testmesh.Node, name, port string) (addr string, done func()) {
+	t.Helper()
+	p := begin(t, n, nil, "port-forward", name, "0:"+port)
+	return regexp.MustCompile(`127\.0\.0\.1:\d+`).FindString(p.line(t)), func() { p.end(t) }
+}
+
 // ask sends redis commands through a forwarded port, and returns the lines it answers.
 func ask(t *testing.T, n *testmesh.Node, name string, commands ...string) string {
 	t.Helper()
-	p := begin(t, n, nil, "port-forward", name, "0:6379")
-	defer p.end(t)
-	addr := regexp.MustCompile(`127\.0\.0\.1:\d+`).FindString(p.line(t))
+	addr, done := forwarded(t, n, name, "6379")
+	defer done()
 	c, err := net.DialTimeout("tcp", addr, 5*time.Second)
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,6 +29,8 @@ type Daemon struct {
 	Host string
 
 	t     testing.TB
+	dir   string // all of its files and mounts
+	name  string // of its bridge and its containerd namespace
 	args  []string
 	log   *os.File
 	cmd   *exec.Cmd
@@ -61,7 +65,7 @@ func NewDaemon(t testing.TB) *Daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &Daemon{t: t, log: log, Host: "unix://" + filepath.Join(dir, "s")}
+	d := &Daemon{t: t, dir: dir, name: bridge, log: log, Host: "unix://" + filepath.Join(dir, "s")}
 	d.args = []string{
 		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"), "--pidfile", filepath.Join(dir, "pid"),
 		"-H", d.Host, "--bridge", bridge, "--iptables=false", "--ip-forward=false", "--ip-masq=false",
@@ -69,6 +73,7 @@ func NewDaemon(t testing.TB) *Daemon {
 	}
 	t.Cleanup(func() {
 		d.Stop()
+		d.sweep()
 		log.Close()
 	})
 	d.Start()
@@ -126,4 +131,93 @@ func (d *Daemon) Stop() {
 	d.t.Error("the second engine does not end")
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	<-d.ended
+}
+
+// Kill ends the engine and its containerd as a crash does. Its containers run on, and its
+// mounts stay, until it is started again or the test ends.
+func (d *Daemon) Kill() {
+	d.t.Helper()
+	cmd := d.cmd
+	d.cmd = nil
+	if err := cmd.Process.Kill(); err != nil {
+		d.t.Error(err)
+	}
+	<-d.ended
+	// Its containerd has died with it. Where nobody reaps that, the next one would take it
+	// for alive.
+	pids, err := filepath.Glob(filepath.Join(d.dir, "exec", "containerd", "*.pid"))
+	if err != nil || len(pids) == 0 {
+		d.t.Errorf("the engine's containerd has no file with its process's ID: %v", err)
+	}
+	for _, file := range pids {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			d.t.Error(err)
+		}
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && pid > 1 {
+			if line, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline"); strings.Contains(string(line), d.dir) {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+		if err := os.Remove(file); err != nil {
+			d.t.Error(err)
+		}
+	}
+}
+
+// sweep takes away what an engine that was killed left behind: its containers, their
+// mounts and their control groups.
+func (d *Daemon) sweep() {
+	d.t.Helper()
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	var under []string
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], d.dir+"/") {
+			under = append(under, f[4])
+		}
+	}
+	if len(under) == 0 {
+		return // it has ended in order
+	}
+	var ids []string
+	if dirs, err := os.ReadDir(filepath.Join(d.dir, "data", "containers")); err == nil {
+		for _, c := range dirs {
+			ids = append(ids, c.Name())
+		}
+	}
+	theirs := func(proc string) bool {
+		line, _ := os.ReadFile(filepath.Join(proc, "cmdline"))
+		if strings.Contains(string(line), d.name) {
+			return true
+		}
+		groups, _ := os.ReadFile(filepath.Join(proc, "cgroup"))
+		return slices.ContainsFunc(ids, func(id string) bool { return strings.Contains(string(groups), id) })
+	}
+	procs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, proc := range procs {
+		if pid, err := strconv.Atoi(filepath.Base(proc)); err == nil && theirs(proc) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	for _, at := range slices.Backward(under) {
+		if out, err := exec.Command("umount", "-l", at).CombinedOutput(); err != nil {
+			d.t.Errorf("cannot unmount %s: %v: %s", at, err, out)
+		}
+	}
+	for _, id := range ids {
+		for _, group := range []string{"/sys/fs/cgroup/*/docker/" + id, "/sys/fs/cgroup/docker/" + id} {
+			found, _ := filepath.Glob(group)
+			for _, g := range found {
+				for deadline := time.Now().Add(timeout / 4); os.Remove(g) != nil && time.Now().Before(deadline); {
+					time.Sleep(20 * time.Millisecond) // those that were killed are just leaving it
+				}
+			}
+		}
+	}
 }
