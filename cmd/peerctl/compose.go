@@ -26,11 +26,12 @@ var composeFlags = []string{"file", "peer", "gateway", "dry-run", "push", "recre
 // step is what is done about one service of a Compose file.
 type step struct {
 	Name   string `json:"name"`
-	Action string `json:"action"` // create, update or keep
+	Action string `json:"action"` // create, update or keep; of a secret set
 	Image  string `json:"image"`
 	Note   string `json:"note,omitempty"` // a refusal, or that the image is built first
 
 	service control.ComposeService
+	secret  []byte // unless nil, what it sets is a secret
 	refused bool
 }
 
@@ -139,7 +140,10 @@ func readSmall(name string, most int64) ([]byte, error) {
 // plan compares what the file says with what is there. A workload of the same name
 // that does not belong to this project is not touched.
 func (a *app) plan(ctx context.Context, c *control.Client, f *deployFlags, project control.ComposeProject) ([]step, error) {
-	var plan []step
+	plan, err := readSecrets(project.Secrets)
+	if err != nil {
+		return nil, err
+	}
 	var foreign []string
 	for _, s := range project.Services {
 		if s.Spec.Publish != nil {
@@ -161,7 +165,7 @@ func (a *app) plan(ctx context.Context, c *control.Client, f *deployFlags, proje
 		if s.Build != "" {
 			st.Image, st.Note = s.Build, "built on this machine first"
 		} else if st.Action != "keep" {
-			e, err := c.Explain(ctx, control.Deploy{Peer: f.peer, Spec: s.Spec, Recreate: f.recreate})
+			e, err := c.Explain(ctx, control.Deploy{Peer: f.peer, Spec: withoutSecrets(s.Spec, project.Secrets), Recreate: f.recreate})
 			if err != nil {
 				return nil, err
 			}
@@ -176,6 +180,29 @@ func (a *app) plan(ctx context.Context, c *control.Client, f *deployFlags, proje
 			WithHint("give the services other names with container_name, or remove the workloads: peerctl rm %s", foreign[0])
 	}
 	return plan, nil
+}
+
+// readSecrets reads what is to be kept at the peer before the services start.
+func readSecrets(secrets []control.ComposeSecret) (plan []step, err error) {
+	for _, s := range secrets {
+		value, err := readSmall(s.File, mesh.MaxSecret)
+		if err == nil {
+			err = mesh.ValidSecret(s.Name, value)
+		}
+		if err != nil {
+			return nil, usagef("the secret %s cannot be set: %s", s.Name, root(err))
+		}
+		plan = append(plan, step{Name: s.Name, Action: "set", Note: "a secret, from " + s.File, secret: value})
+	}
+	return plan, nil
+}
+
+// withoutSecrets leaves out the secrets that will be there by the time of the deploy.
+func withoutSecrets(s mesh.Spec, set []control.ComposeSecret) mesh.Spec {
+	s.Secrets = slices.DeleteFunc(slices.Clone(s.Secrets), func(m mesh.SecretMount) bool {
+		return slices.ContainsFunc(set, func(o control.ComposeSecret) bool { return o.Name == m.Name })
+	})
+	return s
 }
 
 // same reports whether a workload is as the file says, defaults filled in.
@@ -198,11 +225,14 @@ func same(have, want mesh.Spec) bool {
 }
 
 func (a *app) showPlan(plan []step) error {
-	refused := 0
+	refused, services := 0, 0
 	t := newTable(a.out, "NAME", "ACTION", "IMAGE", "NOTE")
 	for _, s := range plan {
 		if s.refused {
 			refused++
+		}
+		if s.secret == nil {
+			services++
 		}
 		t.row(s.Name, s.Action, s.Image, s.Note)
 	}
@@ -214,7 +244,7 @@ func (a *app) showPlan(plan []step) error {
 		err = t.flush()
 	}
 	if err == nil && refused > 0 {
-		err = mesh.Errorf(mesh.Denied, "%d of %d services would be refused", refused, len(plan)).WithHint("what to ask for is said beside each")
+		err = mesh.Errorf(mesh.Denied, "%d of %d services would be refused", refused, services).WithHint("what to ask for is said beside each")
 	}
 	return err
 }
@@ -223,7 +253,14 @@ func (a *app) showPlan(plan []step) error {
 // to deploy the file again goes on from there.
 func (a *app) carryOut(ctx context.Context, c *control.Client, f *deployFlags, plan []step) error {
 	all := []control.Workload{}
-	for n, s := range plan {
+	for _, s := range plan {
+		if s.secret != nil {
+			if err := c.SetSecret(ctx, f.peer, s.Name, s.secret); err != nil {
+				return err
+			}
+			a.note("the secret %s is set; a service that runs already gets it when it starts the next time", s.Name)
+			continue
+		}
 		spec := s.service.Spec
 		var w control.Workload
 		err := error(nil)
@@ -242,8 +279,9 @@ func (a *app) carryOut(ctx context.Context, c *control.Client, f *deployFlags, p
 			})
 		}
 		if err != nil {
-			if n > 0 {
-				a.note("%d of %d services are up; deploy the file again to go on", n, len(plan))
+			if len(all) > 0 {
+				services := len(slices.DeleteFunc(plan, func(s step) bool { return s.secret != nil }))
+				a.note("%d of %d services are up; deploy the file again to go on", len(all), services)
 			}
 			return err
 		}

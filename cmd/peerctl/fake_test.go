@@ -177,6 +177,9 @@ func (n *fakeNode) routes() http.Handler {
 		for _, s := range p.Services {
 			out.Services = append(out.Services, control.ComposeService{Spec: s.Spec, Build: s.Build})
 		}
+		for _, s := range p.Secrets {
+			out.Secrets = append(out.Secrets, control.ComposeSecret{Name: s.Name, File: s.File})
+		}
 		return out, err
 	})
 	mux.HandleFunc("POST /v1/jobs/{ref}/output", n.jobOutput)

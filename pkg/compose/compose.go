@@ -26,6 +26,7 @@ const maxServices = 50
 type Project struct {
 	Name     string
 	Services []Service // each after those that it depends on
+	Secrets  []Secret  // to be kept at the peer before the services start
 }
 
 // Service is one workload of it.
@@ -78,12 +79,14 @@ func Load(ctx context.Context, in Input) (p Project, needs []string, err error) 
 	}
 	volumes, bad := namedVolumes(loaded)
 	problems = append(problems, bad...)
+	ofFiles, secrets, bad := namedSecrets(loaded)
+	p.Secrets, problems = ofFiles, append(problems, bad...)
 	for _, name := range order {
 		c := loaded.Services[name]
 		more, missing, bad := variables(in, env, c)
 		needs, problems = append(needs, missing...), append(problems, bad...)
 		c.Environment = more
-		s, bad := service(loaded.Name, c, volumes)
+		s, bad := service(loaded.Name, c, volumes, secrets)
 		problems = append(problems, bad...)
 		p.Services = append(p.Services, s)
 	}

@@ -26,12 +26,13 @@ func TestLoad(t *testing.T) {
 		t.Fatal(needs, err)
 	}
 	dir := "/srv/shop/cache"
-	want := Project{Name: "shop", Services: []Service{
+	want := Project{Name: "shop", Secrets: []Secret{{Name: "shop-password", File: "/srv/shop/password.txt"}}, Services: []Service{
 		{Spec: mesh.Spec{Name: "cache", Runtime: mesh.Container, Network: "shop", Port: 6379, Restart: mesh.RestartNo, Tmpfs: []string{"/run"}}, Build: dir},
 		{Spec: mesh.Spec{
 			Name: "db", Runtime: mesh.Container, Image: "postgres:17", Network: "shop", Port: 5432, Restart: mesh.RestartAlways,
 			Resources: mesh.Resources{Memory: 512 << 20, PIDs: 200},
 			Volumes:   []mesh.VolumeMount{{Name: "shop-data", Target: "/var/lib/postgresql/data", Size: 2 << 30}, {Name: "shared-conf", Target: "/srv/conf", ReadOnly: true}},
+			Secrets:   []mesh.SecretMount{{Name: "shop-password", Target: "password"}, {Name: "shop-cert", Target: "tls.pem"}},
 			Health:    &mesh.Health{Check: mesh.CheckCommand, Command: []string{"/bin/sh", "-c", "pg_isready -U shop"}, Interval: 5 * time.Second, Timeout: 2 * time.Second, Retries: 4},
 		}},
 		{Spec: mesh.Spec{
@@ -51,11 +52,13 @@ func TestRefused(t *testing.T) {
 		text string
 		want []string
 	}{
-		"privilege and more": {"services:\n web:\n  image: a\n  privileged: true\n  volumes: ['/:/host']\n  network_mode: host\n  pid: host\n  cap_add: [SYS_ADMIN]\nsecrets: {k: {file: k}}\n", []string{
+		"privilege and more": {"services:\n web:\n  image: a\n  privileged: true\n  volumes: ['/:/host']\n  network_mode: host\n  pid: host\n  cap_add: [SYS_ADMIN]\nsecrets: {k: {environment: K}}\n", []string{
 			"services.web.privileged is not supported", "services.web: /:/host is a directory of a host", "services.web.network_mode is not supported",
-			"services.web.pid is not supported", "services.web.cap_add is not supported", "secrets is not supported",
+			"services.web.pid is not supported", "services.web.cap_add is not supported", "secrets.k.environment is not supported",
 		}},
-		"two ports":          {"services:\n web:\n  image: a\n  ports: ['80:80', '443:443']\n", []string{"it publishes 2 ports"}},
+		"a missing secret":   {"services:\n web:\n  image: a\n  secrets: [gone]\n", []string{"undefined secret gone"}},
+		"a secret":           {"services:\n web:\n  image: a\n  secrets: [{source: k, mode: 0440}, {source: k, target: /etc/k}]\nsecrets: {k: {external: true}}\n", []string{"uid, gid and mode of the secret k", `a file called "/etc/k"`}},
+		"two ports":          {"services:\n web:\n  image: a\n  ports: ['80:80', '443:443']\n", []string{"it publishes 2 ports (80, 443)"}},
 		"tmpfs options":      {"services:\n web:\n  image: a\n  tmpfs: ['/run:size=1g', /proc]\n", []string{"options (size=1g) are not supported", `"/proc" cannot be`}},
 		"UDP":                {"services:\n web:\n  image: a\n  ports: ['53:53/udp']\n", []string{"udp port cannot be published"}},
 		"an unnamed volume":  {"services:\n web:\n  image: a\n  volumes: ['/data', './here:/y']\n", []string{"the volume at /data has no name", "/srv/a/here:/y is a directory of a host"}},

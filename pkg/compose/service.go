@@ -15,8 +15,8 @@ import (
 )
 
 // service makes a workload of one service, and lists what of it cannot be had.
-// volumes are those that the file names, by what it calls them.
-func service(project string, s types.ServiceConfig, volumes map[string]mesh.VolumeMount) (out Service, bad []string) {
+// volumes and secrets are those that the file names, by what it calls them.
+func service(project string, s types.ServiceConfig, volumes map[string]mesh.VolumeMount, secrets map[string]string) (out Service, bad []string) {
 	say := func(format string, args ...any) {
 		bad = append(bad, fmt.Sprintf("services.%s: "+format, append([]any{s.Name}, args...)...))
 	}
@@ -41,6 +41,7 @@ func service(project string, s types.ServiceConfig, volumes map[string]mesh.Volu
 	}
 	ports(&spec, s, say)
 	spec.Volumes = mounts(s, volumes, say)
+	spec.Secrets = secretMounts(s, secrets, say)
 	limits(&spec, s, say)
 	spec.Health = health(s, say)
 	switch s.Restart {
@@ -90,7 +91,11 @@ func service(project string, s types.ServiceConfig, volumes map[string]mesh.Volu
 // machine it is mapped to; else the one that is exposed is what siblings dial.
 func ports(spec *mesh.Spec, s types.ServiceConfig, say func(string, ...any)) {
 	if len(s.Ports) > 1 {
-		say("it publishes %d ports: one is supported, as the public name of the service", len(s.Ports))
+		var all []string
+		for _, p := range s.Ports {
+			all = append(all, strconv.FormatUint(uint64(p.Target), 10))
+		}
+		say("it publishes %d ports (%s): one is supported, as the public name of the service", len(s.Ports), strings.Join(all, ", "))
 	}
 	for _, p := range s.Ports {
 		if p.Protocol != "" && p.Protocol != "tcp" {

@@ -18,13 +18,14 @@ var known = subset{
 	"version": nil, "name": nil,
 	"services": {"*": {
 		"image": nil, "build": {"context": nil}, "command": nil, "environment": nil, "env_file": nil,
-		"ports": nil, "expose": nil, "restart": nil, "networks": nil, "container_name": nil, "tmpfs": nil, "volumes": nil,
+		"ports": nil, "expose": nil, "restart": nil, "networks": nil, "container_name": nil, "tmpfs": nil, "volumes": nil, "secrets": nil,
 		"depends_on":  {"*": {"condition": nil, "required": nil, "restart": nil}},
 		"healthcheck": {"test": nil, "interval": nil, "timeout": nil, "retries": nil, "disable": nil},
 		"cpus":        nil, "mem_limit": nil, "pids_limit": nil, "read_only": nil, "cap_drop": nil, "security_opt": nil,
 		"deploy": {"resources": {"limits": {"cpus": nil, "memory": nil, "pids": nil}}},
 	}},
 	"networks": {"*": {}},
+	"secrets":  {"*": {"file": nil, "external": nil, "name": nil}},
 	"volumes":  {"*": {"name": nil, "driver": nil, "driver_opts": {"size": nil}, "labels": nil}},
 }
 

@@ -27,7 +27,15 @@ type ComposeFile struct {
 type ComposeProject struct {
 	Name     string           `json:"name"`
 	Services []ComposeService `json:"services"` // each after those that it depends on
+	Secrets  []ComposeSecret  `json:"secrets,omitempty"`
 	Needs    []string         `json:"needs,omitempty"`
+}
+
+// ComposeSecret is a secret whose value lies in a file of the caller's, which the node
+// does not read.
+type ComposeSecret struct {
+	Name string `json:"name"`
+	File string `json:"file"` // absolute
 }
 
 // ComposeService is one workload of a Compose file.

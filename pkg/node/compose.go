@@ -15,5 +15,8 @@ func (a *api) ReadCompose(ctx context.Context, f control.ComposeFile) (control.C
 	for _, s := range p.Services {
 		out.Services = append(out.Services, control.ComposeService{Spec: s.Spec, Build: s.Build})
 	}
+	for _, s := range p.Secrets {
+		out.Secrets = append(out.Secrets, control.ComposeSecret{Name: s.Name, File: s.File})
+	}
 	return out, err
 }

@@ -37,13 +37,18 @@ services:
     image: %[1]s
     expose: ["8080"]
     mem_limit: 64m
+    secrets: [key]
     healthcheck: {test: ["CMD", "/program", "-h"], interval: 1s}
+secrets: {key: {file: key.txt}}
 `, image, extra)
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	write("")
+	if err := os.WriteFile(filepath.Join(filepath.Dir(file), "key.txt"), []byte("a value that nobody prints"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if out := alice.Must("deploy", "--file", file, "--peer", "bob", "--dry-run"); strings.Count(out, "create") != 2 {
 		t.Errorf("the plan is\n%s", out)
 	}
@@ -59,6 +64,9 @@ services:
 	}
 	if !answers() {
 		t.Errorf("%s does not answer", url)
+	}
+	if out := alice.Must("secret", "ls", "--peer", "bob"); !strings.Contains(out, "shop-key") || !strings.Contains(out, "store") {
+		t.Errorf("bob keeps\n%s", out)
 	}
 	before := bob.Must("ps")
 	if !strings.Contains(before, "web") || !strings.Contains(before, "store") {
