@@ -14,7 +14,8 @@ func cmdImagePrune(a *app) *cobra.Command {
 		Use:   "prune",
 		Short: "Remove pushed images that no workload uses",
 		Long: `Removes what peers pushed here, or with --peer what you pushed there, as far as no
-workload is made from it, running or not. Other images are never touched.`,
+workload is made from it, running or not, or could go back to it (peerctl rollback).
+Other images are never touched.`,
 		Example: `  peerctl image prune
   peerctl image prune --peer bob`,
 		Args: takes(),

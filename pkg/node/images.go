@@ -119,12 +119,25 @@ func (n *Node) addImages(tx *store.Tx, who mesh.PeerID, u *admission.Usage) erro
 	return err
 }
 
-// imageUse is how many workloads there are of each pushed image.
+// imageUse is how many workloads there are that have each pushed image, or could go back
+// to a revision that had it.
 func imageUse(tx *store.Tx) (map[string]int, error) {
 	used := map[string]int{}
 	return used, supervisor.Each(tx, func(r supervisor.Record) error {
-		for _, s := range r.Specs() {
-			if s.Runtime == mesh.Container {
+		specs := r.Specs()
+		if r.Desired != supervisor.Remove {
+			past, err := supervisor.History(tx, r.Workload.ID)
+			if err != nil {
+				return err
+			}
+			for _, v := range past {
+				specs = append(specs, v.Spec)
+			}
+		}
+		had := map[string]bool{}
+		for _, s := range specs {
+			if s.Runtime == mesh.Container && !had[s.Image] {
+				had[s.Image] = true
 				used[s.Image]++
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -49,7 +50,7 @@ func TestPushImages(t *testing.T) {
 	testkit.Need(t, "go")
 	host := dockertest.Engine(t)
 	for name, test := range map[string]func(*testing.T, string){
-		"missing layers": pushMissingLayers, "cut": pushThatIsCut, "directory": deployDirectory,
+		"missing layers": pushMissingLayers, "cut": pushThatIsCut, "receiver killed": pushToOneThatDies, "directory": deployDirectory,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -152,7 +153,7 @@ func pushThatIsCut(t *testing.T, host string) {
 	m := testmesh.New(t)
 	alice, bob := withEngine(t, m, "alice", host), m.Peer("bob")
 	// The one way between them leads through a wire that breaks once.
-	wire := newBreakingWire(t, bob, cut)
+	wire := newBreakingWire(t, bob, cut, func() {})
 	bob.Must("peers", "add", "/ip4/127.0.0.1/tcp/9/p2p/"+alice.ID().String(), "--name", "alice", "--allow", "deploy", "--max-workloads", "1", "--disk", "1G", "--requests", "600/min")
 	alice.Must("peers", "add", wire.addr+"/p2p/"+bob.ID().String(), "--name", "bob")
 	got := parse[pushedLine](t, alice.Must("image", "push", ref, "--peer", "bob", "-o", "json"))
@@ -173,6 +174,65 @@ func pushThatIsCut(t *testing.T, host string) {
 	})
 }
 
+// The receiving peerd is killed in the middle of an image. What it had taken is there when
+// it comes back, the push goes on from there, and nothing is left of the half.
+func pushToOneThatDies(t *testing.T, host string) {
+	const size, cut = 32 << 20, 16 << 20
+	layer := dockertest.Layer(t, map[string][]byte{"data": noise(size)})
+	ref, id := dockertest.LoadInto(t, dockertest.ClientOf(t, host), "/data", layer)
+	m := testmesh.New(t)
+	alice, bob := withEngine(t, m, "alice", host), m.Peer("bob")
+	half, dead := make(chan struct{}), make(chan struct{})
+	wire := newBreakingWire(t, bob, cut, sync.OnceFunc(func() { close(half); <-dead })) // nothing more gets through while it lives
+	bob.Must("peers", "add", "/ip4/127.0.0.1/tcp/9/p2p/"+alice.ID().String(), "--name", "alice", "--allow", "deploy", "--max-workloads", "1", "--disk", "1G", "--requests", "600/min")
+	alice.Must("peers", "add", wire.addr+"/p2p/"+bob.ID().String(), "--name", "bob")
+	pushed := make(chan testmesh.Result, 1)
+	go func() { pushed <- alice.Ctl("image", "push", ref, "--peer", "bob", "-o", "json") }()
+	select {
+	case <-half:
+	case r := <-pushed:
+		t.Fatalf("it was pushed before it was half there: %+v", r)
+	}
+	spooled := func() (bytes int64) {
+		files, err := filepath.Glob(filepath.Join(bob.Home, "images", "in", "*", "*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			if st, err := os.Stat(f); err == nil {
+				bytes += st.Size()
+			}
+		}
+		return bytes
+	}
+	within(t, time.Minute, "what came through is on disk", func() bool { return spooled() > cut-2<<20 })
+	bob.Kill()
+	close(dead)
+	bob.Start()
+	r := <-pushed
+	if r.Code != 0 { // it had given up before bob was back
+		t.Logf("the push ended with: %s", r.Stderr)
+		r = alice.Ctl("image", "push", ref, "--peer", "bob", "-o", "json")
+	}
+	if r.Code != 0 {
+		t.Fatal(r.Stderr)
+	}
+	got := parse[pushedLine](t, r.Stdout)
+	t.Cleanup(func() { dockertest.Drop(t, got.Ref) })
+	t.Logf("a layer of %d bytes, killed after %d: %d were sent", size, cut, got.Sent)
+	if got.ID != id || got.State != "ready" || got.Sent >= size+cut {
+		t.Errorf("pushed %+v", got)
+	}
+	within(t, 10*time.Second, "the spool to be empty", func() bool { return spooled() == 0 })
+	if list := parse[[]pushedLine](t, bob.Must("image", "ls", "-o", "json")); len(list) != 1 || list[0].State != "ready" {
+		t.Errorf("bob has %+v", list)
+	}
+	alice.Must("image", "prune", "--peer", "bob")
+	within(t, 10*time.Second, "prune", func() bool {
+		return len(parse[[]pushedLine](t, bob.Must("image", "ls", "-o", "json"))) == 0
+	})
+}
+
 // breakingWire passes TCP connections on, and cuts all of them once, after so many
 // bytes.
 type breakingWire struct {
@@ -180,7 +240,8 @@ type breakingWire struct {
 	broke atomic.Bool
 }
 
-func newBreakingWire(t *testing.T, to *testmesh.Node, after int64) *breakingWire {
+// newBreakingWire calls at before it cuts.
+func newBreakingWire(t *testing.T, to *testmesh.Node, after int64, at func()) *breakingWire {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -208,6 +269,7 @@ func newBreakingWire(t *testing.T, to *testmesh.Node, after int64) *breakingWire
 				if !w.broke.Load() {
 					if n, _ := io.CopyN(out, in, after); n == after {
 						w.broke.Store(true)
+						at()
 					}
 					return
 				}
