@@ -72,7 +72,7 @@ func wouldRefuse(e control.Explanation) error {
 		who = "this machine"
 	}
 	err := mesh.Errorf(mesh.Denied, "it decides by no rule at all").WithRule("default")
-	var ask, other []string
+	var ask, other, unset []string
 	for _, c := range e.Checks {
 		switch {
 		case c.Pass:
@@ -80,13 +80,23 @@ func wouldRefuse(e control.Explanation) error {
 		case ask == nil && other == nil:
 			err = mesh.Errorf(mesh.Denied, "%s would refuse: %s", who, c.Reason).WithRule(c.Rule)
 		}
-		if c.Ask != "" {
+		switch {
+		case c.Ask != "":
 			ask = append(ask, c.Ask)
-		} else {
+		case c.Rule == "secret.missing":
+			unset = append(unset, c.Want)
+			other = append(other, c.Rule)
+		default:
 			other = append(other, c.Rule)
 		}
 	}
 	switch {
+	case len(unset) == len(other) && unset != nil && ask == nil:
+		set := "peerctl secret set " + unset[0]
+		if e.Peer != self {
+			set += " --peer " + e.Peer
+		}
+		err = err.WithHint("set each that is missing first: %s   missing: %s", set, strings.Join(unset, " "))
 	case ask != nil && e.Peer != self:
 		err = err.WithHint("ask %s for: peerctl peers allow %s %s", e.Peer, e.Asker, strings.Join(ask, " "))
 	case len(other) > 0 && e.Peer != self:

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"peercompute/pkg/control"
+	"peercompute/pkg/mesh"
 )
 
 func cmdInspect(a *app) *cobra.Command {
@@ -57,7 +58,7 @@ func (a *app) inspect(ctx context.Context, ref, peer string) error {
 		line("image", imageText(w.Image))
 		line("digest", w.Status.Digest)
 		if w.Spec != nil {
-			specLines(line, w)
+			specLines(line, w, a.heldBy(ctx, c, w))
 		}
 		if !w.Created.IsZero() {
 			line("created", fmt.Sprintf("%s (%s ago)", w.Created.Local().Format("2006-01-02 15:04:05"), a.age(w.Created)))
@@ -77,7 +78,29 @@ func (a *app) stateLine(w control.Workload) string {
 	return s
 }
 
-func specLines(line func(key, text string), w control.Workload) {
+// heldBy is what the volumes of a workload hold, by their names, for people.
+func (a *app) heldBy(ctx context.Context, c *control.Client, w control.Workload) map[string]string {
+	out := map[string]string{}
+	if w.Spec == nil || len(w.Spec.Volumes) == 0 {
+		return out
+	}
+	peer := w.Peer
+	if peer == self {
+		peer = ""
+	}
+	all, err := c.Volumes(ctx, peer)
+	if err != nil {
+		a.note("how full its volumes are cannot be said: %s", root(err))
+	}
+	for _, v := range all {
+		if v.OwnerID == w.OwnerID && v.Used > 0 {
+			out[v.Name] = fmt.Sprintf(" (%s of %s used)", formatSize(v.Used), formatSize(v.Size))
+		}
+	}
+	return out
+}
+
+func specLines(line func(key, text string), w control.Workload, held map[string]string) {
 	s := w.Spec
 	line("limits", describeResources(s.Resources))
 	if s.Timeout > 0 {
@@ -94,7 +117,10 @@ func specLines(line func(key, text string), w control.Workload) {
 	line("network", s.Network)
 	line("writable", strings.Join(s.Tmpfs, " "))
 	for _, m := range s.Volumes {
-		line("volume", describeVolume(m))
+		line("volume", describeVolume(m)+held[m.Name])
+	}
+	for _, m := range s.Secrets {
+		line("secret", m.Name+" at "+mesh.SecretsDir+"/"+m.File())
 	}
 	line("clock", string(s.Clock))
 	if s.Concurrency > 0 {

@@ -23,7 +23,7 @@ func cmdStats(a *app) *cobra.Command {
 		Use:   "stats [WORKLOAD…]",
 		Short: "Show what workloads use now, and what they may",
 		Long: `Measures the workloads that run here and yours elsewhere, or those named, for a
-second: processor (in cores), memory, processes, scratch space, network, and of
+second: processor (in cores), memory, processes, scratch space, volumes, network, and of
 WASM guests the fuel that they have burnt and burn in a second.`,
 		Example: `  peerctl stats
   peerctl stats web db -o json`,
@@ -50,6 +50,8 @@ type usage struct {
 	PIDsLimit   int64    `json:"pids_limit"`
 	Disk        int64    `json:"disk"`
 	DiskLimit   int64    `json:"disk_limit"`
+	Volumes     int64    `json:"volumes"` // what they hold, all together
+	VolumesSize int64    `json:"volumes_size"`
 	Received    int64    `json:"received"`
 	Sent        int64    `json:"sent"`
 	Fuel        uint64   `json:"fuel"`
@@ -77,7 +79,7 @@ func (r *rates) add(sample control.StatsSample) []usage {
 			Name: s.Name, ID: string(s.ID), Peer: s.Peer, Kind: string(s.Kind), Time: s.Time.Format(time.RFC3339Nano),
 			CPU: r.cpu[s.ID], CPULimit: float64(s.Limits.MilliCPU) / 1000, Memory: s.Used.Memory, MemoryLimit: s.Limits.Memory,
 			PIDs: s.Used.PIDs, PIDsLimit: s.Limits.PIDs, Disk: s.Used.Disk, DiskLimit: s.Limits.Disk,
-			Received: s.Used.Received, Sent: s.Used.Sent, Fuel: s.Used.Fuel, FuelRate: r.fuel[s.ID],
+			Volumes: s.Used.Volumes, VolumesSize: s.Used.VolumesSize, Received: s.Used.Received, Sent: s.Used.Sent, Fuel: s.Used.Fuel, FuelRate: r.fuel[s.ID],
 		})
 	}
 	return out
@@ -112,9 +114,12 @@ func (u usage) cells() []string {
 		}
 		return formatSize(used) + " / " + formatSize(limit)
 	}
-	disk, network := none, none
+	disk, volumes, network := none, none, none
 	if u.Kind == "container" {
 		disk = of(u.Disk, u.DiskLimit)
+	}
+	if u.VolumesSize > 0 {
+		volumes = of(u.Volumes, u.VolumesSize)
 	}
 	if u.Received+u.Sent > 0 {
 		network = formatSize(u.Received) + " / " + formatSize(u.Sent)
@@ -122,14 +127,14 @@ func (u usage) cells() []string {
 	if u.FuelRate != nil && u.Kind == "wasm" {
 		fuel = formatFuel(u.Fuel) + " (" + formatFuel(uint64(*u.FuelRate)) + "/s)"
 	}
-	return []string{u.Name, u.Peer, cpu, of(u.Memory, u.MemoryLimit), strconv.FormatInt(u.PIDs, 10), disk, network, fuel}
+	return []string{u.Name, u.Peer, cpu, of(u.Memory, u.MemoryLimit), strconv.FormatInt(u.PIDs, 10), disk, volumes, network, fuel}
 }
 
 // cores is a number of cores with two digits after the point.
 func cores(n float64) string { return strconv.FormatFloat(n, 'f', 2, 64) }
 
 func usageHeader() []string {
-	return []string{"NAME", "PEER", "CPU", "MEMORY", "PIDS", "SCRATCH", "NET IN / OUT", "FUEL"}
+	return []string{"NAME", "PEER", "CPU", "MEMORY", "PIDS", "SCRATCH", "VOLUMES", "NET IN / OUT", "FUEL"}
 }
 
 var errEnough = errors.New("enough samples")

@@ -61,6 +61,9 @@ func (a *app) showStatus(s control.Status) error {
 	a.stateRows(t, s.PeerStates)
 	if len(s.Runtimes) > 0 { // a gateway has none, and runs nothing
 		t.row("workloads:", fmt.Sprintf("%d running here", s.Workloads))
+		if s.Volumes > 0 {
+			t.row("volumes:", fmt.Sprintf("%d, with %s of the disk set aside", s.Volumes, formatSize(s.VolumesSize)))
+		}
 	}
 	if s.Lending != nil {
 		t.row("lending:", a.lendingLine(*s.Lending))

@@ -44,6 +44,7 @@ func (a *app) inspectVolume(ctx context.Context, ref, peer string) error {
 			{"id", string(v.ID)},
 			{"state", v.State},
 			{"size", formatSize(v.Size)},
+			{"used", usedOf(v)},
 			{"workload", used},
 			{"peer", fmt.Sprintf("%s (%s)", v.Peer, v.PeerID)},
 			{"owner", fmt.Sprintf("%s (%s)", v.Owner, v.OwnerID)},

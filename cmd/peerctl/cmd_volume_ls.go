@@ -37,10 +37,18 @@ func (a *app) listVolumes(ctx context.Context, peer string) error {
 			a.note("no volumes; make one with: peerctl deploy IMAGE --volume NAME:/DIR")
 			return nil
 		}
-		t := newTable(a.out, "NAME", "ID", "OWNER", "PEER", "SIZE", "STATE", "WORKLOADS", "AGE")
+		t := newTable(a.out, "NAME", "ID", "OWNER", "PEER", "USED", "SIZE", "STATE", "WORKLOADS", "AGE")
 		for _, v := range volumes {
-			t.row(v.Name, string(v.ID), v.Owner, v.Peer, formatSize(v.Size), v.State, strings.Join(v.Workloads, " "), a.age(v.Created))
+			t.row(v.Name, string(v.ID), v.Owner, v.Peer, usedOf(v), formatSize(v.Size), v.State, strings.Join(v.Workloads, " "), a.age(v.Created))
 		}
 		return t.flush()
 	})
+}
+
+// usedOf is how much of a volume is not free, if that is known.
+func usedOf(v control.Volume) string {
+	if v.Used == 0 {
+		return none
+	}
+	return formatSize(v.Used)
 }

@@ -18,7 +18,7 @@ func (n *fakeNode) volumeRoutes(mux *http.ServeMux, handle func(string, func(*ht
 	volume := func(r *http.Request, name string) control.Volume {
 		v := control.Volume{
 			ID: "vvvvvvvvvvvvvvvv", Name: name, Peer: self, PeerID: mustPeer(idSelf), Owner: self, OwnerID: mustPeer(idSelf),
-			Size: 1 << 30, State: "ready", Workloads: []string{"web"}, Created: n.began,
+			Size: 1 << 30, Used: 256 << 20, State: "ready", Workloads: []string{"web"}, Created: n.began,
 		}
 		if r.URL.Query().Get("peer") == "bob" {
 			v.Peer, v.PeerID = "bob", mustPeer(idBob)
@@ -40,7 +40,7 @@ func (n *fakeNode) volumeRoutes(mux *http.ServeMux, handle func(string, func(*ht
 		if r.URL.Query().Get("peer") == "carol" {
 			return []control.Volume{}, nil
 		}
-		return []control.Volume{volume(r, "da\x1bta")}, nil
+		return []control.Volume{volume(r, "da\x1bta"), volume(r, "data")}, nil
 	})
 	handle("GET /v1/volumes/{ref}", func(r *http.Request) (any, error) { return find(r) })
 	handle("DELETE /v1/volumes/{ref}", func(r *http.Request) (any, error) {

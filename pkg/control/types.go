@@ -267,10 +267,13 @@ type Status struct {
 	// PeerStates says how each trusted peer is, sorted by name.
 	PeerStates []PeerState `json:"peer_states"`
 	Workloads  int         `json:"workloads"` // running here
-	Lending    *LendState  `json:"lending,omitempty"`
-	Routes     []Route     `json:"routes"` // peerd: its gateways' names; peergate: all that it serves
-	Tunnels    []Tunnel    `json:"tunnels"`
-	Warnings   []string    `json:"warnings"` // what this platform or machine cannot do
+	// Volumes here, and the bytes of the disk that are set aside for them.
+	Volumes     int        `json:"volumes"`
+	VolumesSize int64      `json:"volumes_size"`
+	Lending     *LendState `json:"lending,omitempty"`
+	Routes      []Route    `json:"routes"` // peerd: its gateways' names; peergate: all that it serves
+	Tunnels     []Tunnel   `json:"tunnels"`
+	Warnings    []string   `json:"warnings"` // what this platform or machine cannot do
 }
 
 // Runtime is one driver and whether it can be used now.

@@ -39,6 +39,7 @@ type Volume struct {
 	Owner     string        `json:"owner"`
 	OwnerID   mesh.PeerID   `json:"owner_id"`
 	Size      int64         `json:"size"`      // bytes that it takes of the disk
+	Used      int64         `json:"used"`      // bytes of it that are not free; 0 = not known, or never used
 	State     string        `json:"state"`     // ready, restoring, removing or removed
 	Workloads []string      `json:"workloads"` // that have it, running or not
 	Created   time.Time     `json:"created"`

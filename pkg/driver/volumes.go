@@ -15,6 +15,10 @@ type Volumes interface {
 	VolumesReady(ctx context.Context) error
 	// MakeVolume makes a volume and takes all its space from the disk. Idempotent.
 	MakeVolume(ctx context.Context, v Volume) error
+	// VolumeUsed is how many bytes of a volume are not free.
+	VolumeUsed(ctx context.Context, id mesh.VolumeID) (int64, error)
+	// VolumeFiles lists the files in which volumes are or were, with their bytes.
+	VolumeFiles(ctx context.Context) (map[mesh.VolumeID]VolumeFile, error)
 	// RemoveVolume removes a volume with all its files. No error if there is none.
 	RemoveVolume(ctx context.Context, id mesh.VolumeID) error
 	// BackupVolume writes an archive of a volume's files.
@@ -31,6 +35,12 @@ type Volume struct {
 	Size int64  // bytes
 	User uint32 // its files are this user's, inside; all volumes of an owner have the same
 	Made bool   // it has been made: one that is not there was lost
+}
+
+// VolumeFile is a file that holds a volume.
+type VolumeFile struct {
+	Path  string
+	Bytes int64
 }
 
 // Archive is what went through a backup or a restore.

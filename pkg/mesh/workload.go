@@ -79,4 +79,7 @@ type Stats struct {
 	Disk     int64         `json:"disk,omitempty" cbor:"5,keyasint,omitempty"`     // bytes of scratch now
 	Received int64         `json:"received,omitempty" cbor:"6,keyasint,omitempty"` // bytes from the network
 	Sent     int64         `json:"sent,omitempty" cbor:"7,keyasint,omitempty"`
+	// Bytes of its volumes that are not free, and of all of them.
+	Volumes     int64 `json:"volumes,omitempty" cbor:"8,keyasint,omitempty"`
+	VolumesSize int64 `json:"volumes_size,omitempty" cbor:"9,keyasint,omitempty"`
 }

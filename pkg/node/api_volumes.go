@@ -25,9 +25,9 @@ func (a *api) Volumes(ctx context.Context, peer string) ([]control.Volume, error
 	}
 	self := a.n.m.Key.ID
 	if p == self {
-		all, used, err := a.n.volumes(self)
+		all, err := a.n.volumes(self)
 		for _, v := range all {
-			out = append(out, a.showVolume(p, v.Owner, showVolume(v, used[v.ID])))
+			out = append(out, a.showVolume(p, v.Owner, a.n.showVolume(ctx, v)))
 		}
 		return out, err
 	}
@@ -42,7 +42,7 @@ func (a *api) Volumes(ctx context.Context, peer string) ([]control.Volume, error
 func (a *api) showVolume(at, owner mesh.PeerID, v wire.Volume) control.Volume {
 	out := control.Volume{
 		ID: v.ID, Name: forPeople(v.Name), Peer: a.n.m.Trust.Name(at), PeerID: at, Owner: a.n.m.Trust.Name(owner), OwnerID: owner,
-		Size: v.Size, State: forPeople(v.State), Created: time.UnixMilli(v.Created).UTC(), Workloads: []string{},
+		Size: v.Size, Used: v.Filled, State: forPeople(v.State), Created: time.UnixMilli(v.Created).UTC(), Workloads: []string{},
 	}
 	for _, w := range v.Used {
 		out.Workloads = append(out.Workloads, forPeople(w))

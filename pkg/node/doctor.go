@@ -3,9 +3,13 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"peercompute/pkg/control"
+	"peercompute/pkg/driver"
 	"peercompute/pkg/mesh"
+	"peercompute/pkg/store"
 )
 
 // checkup looks at what runs workloads here, and at what carries them to the web.
@@ -28,6 +32,7 @@ func (n *Node) checkup(ctx context.Context) []control.Check {
 			}
 		}
 		out = append(out, c)
+		out = append(out, n.strayVolumes(ctx, d)...)
 	}
 	for _, w := range n.cfg.Warnings {
 		out = append(out, control.Check{Name: "machine", State: control.CheckWarning, Detail: w, Fix: "update what it names, or live with it: it is told, not hidden"})
@@ -55,4 +60,43 @@ func (n *Node) checkup(ctx context.Context) []control.Check {
 		out = append(out, control.Check{Name: "gateway", State: control.CheckOK, Detail: fmt.Sprintf("%d connected", up)})
 	}
 	return out
+}
+
+// strayVolumes tells of files of volumes that nothing here knows: what was there before
+// peerd began anew (--new-state), which is neither counted nor ever removed by itself.
+func (n *Node) strayVolumes(ctx context.Context, d driver.Volumes) []control.Check {
+	files, err := d.VolumeFiles(ctx) // first: a volume's record is there before its file
+	if err == nil {
+		err = n.m.Store.View(func(tx *store.Tx) error {
+			_, err := volumesIn(tx, func(v volumeRecord) bool {
+				delete(files, v.ID)
+				return false
+			})
+			return err
+		})
+	}
+	if err != nil {
+		return []control.Check{{Name: "volume files", State: control.CheckWarning, Detail: "cannot be listed: " + mesh.AsError(err).Msg, Fix: "see that peerd may read its home"}}
+	}
+	if len(files) == 0 {
+		return nil
+	}
+	var paths []string
+	var bytes int64
+	for _, f := range files {
+		paths = append(paths, f.Path)
+		bytes += f.Bytes
+	}
+	slices.Sort(paths)
+	more := ""
+	const most = 8
+	if len(paths) > most {
+		more = fmt.Sprintf(" and %d more beside them", len(paths)-most)
+		paths = paths[:most]
+	}
+	return []control.Check{{
+		Name: "volume files", State: control.CheckWarning,
+		Detail: fmt.Sprintf("%d with %d MiB belong to no volume that is known here, as after --new-state: %s%s", len(files), bytes>>20, strings.Join(paths, " "), more),
+		Fix:    "look into one with: sudo mount -o loop,ro,noexec,nosuid,nodev FILE /mnt   (its files were made by other people's programs); remove what nobody wants with: sudo rm FILE",
+	}}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"peercompute/pkg/admission"
 	"peercompute/pkg/audit"
@@ -50,17 +51,19 @@ func (n *Node) explain(ctx context.Context, who mesh.PeerID, g trust.Grant, in w
 		if usage.NewVolumes, err = newVolumes(tx, who, spec); err != nil {
 			return err
 		}
-		if len(spec.Volumes) > 0 {
-			var self mesh.WorkloadID
-			if before != nil {
-				self = before.Workload.ID
-			}
-			_, err := missingVolumes(tx, who, spec, self)
-			if err == nil {
-				err = ready
-			}
-			out.Checks = append(out.Checks, judged("volumes", fmt.Sprint(len(spec.Volumes)), err))
+		var self mesh.WorkloadID
+		if before != nil {
+			self = before.Workload.ID
 		}
+		volumes, err := explainVolumes(tx, who, spec, self, ready)
+		if err != nil {
+			return err
+		}
+		secrets, err := explainSecrets(tx, who, spec)
+		if err != nil {
+			return err
+		}
+		out.Checks = append(append(out.Checks, volumes...), secrets...)
 		for _, row := range admission.Explain(p, grant, spec, usage) {
 			out.Checks = append(out.Checks, row.Check)
 		}
@@ -69,6 +72,52 @@ func (n *Node) explain(ctx context.Context, who mesh.PeerID, g trust.Grant, in w
 	})
 	out.Spec = bare(spec)
 	return out, err
+}
+
+// explainVolumes is a check for each volume that a spec names, and one for the machine.
+func explainVolumes(tx *store.Tx, who mesh.PeerID, s mesh.Spec, self mesh.WorkloadID, ready error) (out []mesh.Check, err error) {
+	if len(s.Volumes) == 0 {
+		return nil, nil
+	}
+	out = append(out, judged("host.volumes", "volumes", ready))
+	more := 0
+	for _, m := range s.Volumes {
+		v, ok, err := judgeVolume(tx, who, m, self)
+		rule := "volume"
+		if err != nil {
+			if rule = mesh.AsError(err).Rule; rule == "" {
+				return nil, err // not a refusal
+			}
+		}
+		c := judged(rule, m.Name+" at "+m.Target, err)
+		if c.Limit = fmt.Sprintf("there, %d MiB", v.Size>>20); !ok {
+			more++
+			c.Limit = fmt.Sprintf("not there: made with %d MiB", sizeOf(m)>>20)
+		}
+		out = append(out, c)
+	}
+	if err := roomForVolumes(tx, who, more); err != nil {
+		out = append(out, judged("host.volumes", fmt.Sprintf("%d more", more), err))
+	}
+	return out, nil
+}
+
+// explainSecrets is a check for each secret that a spec names.
+func explainSecrets(tx *store.Tx, who mesh.PeerID, s mesh.Spec) (out []mesh.Check, err error) {
+	for _, m := range s.Secrets {
+		var kept keptSecret
+		ok, err := tx.GetJSON(store.Secrets, secretKey(who, m.Name), &kept)
+		if err != nil {
+			return nil, err
+		}
+		c := mesh.Check{Rule: "secret", Want: m.Name, Limit: "there, set " + kept.Set.Format(time.DateTime) + " UTC", Pass: true}
+		if !ok {
+			c = judged(ruleSecretMissing, m.Name, noSecret(m.Name))
+			c.Limit = "not there"
+		}
+		out = append(out, c)
+	}
+	return out, nil
 }
 
 // judged is a rule that passes or fails as an error says.

@@ -196,15 +196,20 @@ func (n *Node) status(s *control.Status) {
 	s.Lending = &state
 	s.Warnings = append(s.Warnings, n.cfg.Warnings...)
 	err := n.m.Store.View(func(tx *store.Tx) error {
-		return supervisor.Each(tx, func(r supervisor.Record) error {
+		_, err := volumesIn(tx, func(v volumeRecord) bool {
+			s.Volumes++
+			s.VolumesSize += v.Size
+			return false
+		})
+		return errors.Join(err, supervisor.Each(tx, func(r supervisor.Record) error {
 			if st, _, _ := n.sup.Status(r.Workload.ID); st.State == mesh.Running {
 				s.Workloads++
 			}
 			return nil
-		})
+		}))
 	})
 	if err != nil {
-		n.log.Error("cannot read the workloads", "err", err)
+		n.log.Error("cannot read the workloads and volumes", "err", err)
 	}
 	s.Routes, s.Tunnels = n.gateways.report()
 }

@@ -69,8 +69,10 @@ func SecretsOf(ctx context.Context, st *store.Store, home string, w mesh.Workloa
 	return out, err
 }
 
+const ruleSecretMissing = "secret.missing"
+
 func noSecret(name string) error {
-	return mesh.Errorf(mesh.NotFound, "there is no secret %s of yours here", name).WithRule("secret.missing").
+	return mesh.Errorf(mesh.NotFound, "there is no secret %s of yours here", name).WithRule(ruleSecretMissing).
 		WithHint("set it first: peerctl secret set %s --peer PEER", name)
 }
 

@@ -50,6 +50,7 @@ func (n *Node) sample(ctx context.Context, who mesh.PeerID, ids []mesh.WorkloadI
 			if err != nil {
 				return // it has just ended, or its runtime does not answer
 			}
+			n.measureVolumes(ask, w, &st)
 			mu.Lock()
 			defer mu.Unlock()
 			if len(out.Workloads) < wire.MaxStats {

@@ -160,46 +160,55 @@ func newVolumes(tx *store.Tx, who mesh.PeerID, s mesh.Spec) (bytes int64, err er
 
 func sizeOf(m mesh.VolumeMount) int64 { return cmp.Or(m.Size, mesh.DefaultVolume) }
 
+// judgeVolume says why a spec of who's cannot have a volume. self is its workload, which
+// may have it already. ok is false if it is to be made.
+func judgeVolume(tx *store.Tx, who mesh.PeerID, m mesh.VolumeMount, self mesh.WorkloadID) (v volumeRecord, ok bool, err error) {
+	v, ok, err = namedVolume(tx, who, m.Name)
+	if err != nil || !ok {
+		return v, ok, err
+	}
+	if v.State != volumeReady {
+		return v, true, mesh.Errorf(mesh.Conflict, "volume %s is being restored", m.Name).WithRule("volume.restoring").WithHint("try again once it is there: peerctl volume ls")
+	}
+	if m.Size != 0 && m.Size != v.Size {
+		return v, true, mesh.Errorf(mesh.Conflict, "volume %s has %d MiB, not %d: its size is fixed", m.Name, v.Size>>20, m.Size>>20).WithRule("volume.size").
+			WithHint("leave size= out, or bring its files to a larger one: peerctl volume backup %s, then volume restore NAME --size", m.Name)
+	}
+	users, err := volumeUsers(tx, who, m.Name)
+	for _, r := range users {
+		if r.Workload.ID != self && r.Desired != supervisor.Remove {
+			return v, true, mesh.Errorf(mesh.Conflict, "volume %s belongs to workload %s, and one workload at a time has a volume", m.Name, r.Workload.Spec.Name).
+				WithRule("volume.in-use").WithHint("remove that first, its volumes stay: peerctl rm %s", r.Workload.Spec.Name)
+		}
+	}
+	return v, true, err
+}
+
 // missingVolumes judges the volumes that a spec of who's names, and lists those that
-// are to be made for it. self is its workload, which may have them already.
+// are to be made for it.
 func missingVolumes(tx *store.Tx, who mesh.PeerID, s mesh.Spec, self mesh.WorkloadID) (missing []mesh.VolumeMount, err error) {
 	for _, m := range s.Volumes {
-		v, ok, err := namedVolume(tx, who, m.Name)
+		_, ok, err := judgeVolume(tx, who, m, self)
 		if err != nil {
 			return nil, err
 		}
 		if !ok {
 			missing = append(missing, m)
-			continue
-		}
-		if v.State != volumeReady {
-			return nil, mesh.Errorf(mesh.Conflict, "volume %s is being restored", m.Name).WithRule("volume.restoring").WithHint("try again once it is there: peerctl volume ls")
-		}
-		if m.Size != 0 && m.Size != v.Size {
-			return nil, mesh.Errorf(mesh.Conflict, "volume %s has %d MiB, not %d: its size is fixed", m.Name, v.Size>>20, m.Size>>20).WithRule("volume.size").
-				WithHint("leave size= out, or bring its files to a larger one: peerctl volume backup %s, then volume restore NAME --size", m.Name)
-		}
-		users, err := volumeUsers(tx, who, m.Name)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range users {
-			if r.Workload.ID != self && r.Desired != supervisor.Remove {
-				return nil, mesh.Errorf(mesh.Conflict, "volume %s belongs to workload %s, and one workload at a time has a volume", m.Name, r.Workload.Spec.Name).
-					WithRule("volume.in-use").WithHint("remove that first, its volumes stay: peerctl rm %s", r.Workload.Spec.Name)
-			}
 		}
 	}
-	if len(missing) > 0 {
-		mine, err := volumesIn(tx, func(v volumeRecord) bool { return v.Owner == who })
-		if err != nil {
-			return nil, err
-		}
-		if len(mine)+len(missing) > maxVolumes {
-			return nil, errManyVolumes()
-		}
+	return missing, roomForVolumes(tx, who, len(missing))
+}
+
+// roomForVolumes requires that who may have so many more.
+func roomForVolumes(tx *store.Tx, who mesh.PeerID, more int) error {
+	if more == 0 {
+		return nil
 	}
-	return missing, nil
+	mine, err := volumesIn(tx, func(v volumeRecord) bool { return v.Owner == who })
+	if err == nil && len(mine)+more > maxVolumes {
+		err = errManyVolumes()
+	}
+	return err
 }
 
 func errManyVolumes() error {
@@ -272,30 +281,68 @@ func (n *Node) ownedVolume(tx *store.Tx, who mesh.PeerID, id mesh.VolumeID) (vol
 	return v, nil
 }
 
+// heldVolume is a volume with the names of the workloads that have it.
+type heldVolume struct {
+	volumeRecord
+	by []string
+}
+
 // volumes lists who's volumes; for this node itself, everybody's.
-func (n *Node) volumes(who mesh.PeerID) (out []volumeRecord, used map[mesh.VolumeID][]string, err error) {
-	used = map[mesh.VolumeID][]string{}
+func (n *Node) volumes(who mesh.PeerID) (out []heldVolume, err error) {
 	err = n.m.Store.View(func(tx *store.Tx) error {
-		out, err = volumesIn(tx, func(v volumeRecord) bool { return v.Owner == who || who == n.m.Key.ID })
-		for _, v := range out {
-			if v.State == volumeRemoving {
-				continue
+		all, err := volumesIn(tx, func(v volumeRecord) bool { return v.Owner == who || who == n.m.Key.ID })
+		for _, v := range all {
+			h := heldVolume{volumeRecord: v}
+			if v.State != volumeRemoving {
+				users, err := volumeUsers(tx, v.Owner, v.Name)
+				if err != nil {
+					return err
+				}
+				for _, r := range users {
+					h.by = append(h.by, r.Workload.Spec.Name)
+				}
 			}
-			users, err := volumeUsers(tx, v.Owner, v.Name)
-			if err != nil {
-				return err
-			}
-			for _, r := range users {
-				used[v.ID] = append(used[v.ID], r.Workload.Spec.Name)
-			}
+			out = append(out, h)
 		}
 		return err
 	})
-	return out, used, err
+	return out, err
 }
 
-func showVolume(v volumeRecord, used []string) wire.Volume {
-	return wire.Volume{ID: v.ID, Name: v.Name, Size: v.Size, State: string(v.State), Created: v.Created.UnixMilli(), Used: used}
+func (n *Node) showVolume(ctx context.Context, v heldVolume) wire.Volume {
+	return wire.Volume{
+		ID: v.ID, Name: v.Name, Size: v.Size, State: string(v.State), Created: v.Created.UnixMilli(), Used: v.by, Filled: n.filled(ctx, v.ID),
+	}
+}
+
+// filled is how many bytes of a volume are not free; 0 if that cannot be said.
+func (n *Node) filled(ctx context.Context, id mesh.VolumeID) int64 {
+	d, err := n.volumeDriver()
+	if err != nil {
+		return 0
+	}
+	used, err := d.VolumeUsed(ctx, id)
+	if err != nil {
+		n.log.Debug("cannot measure a volume", "volume", id, "err", err)
+	}
+	return used
+}
+
+// measureVolumes adds what a workload's volumes hold to what it uses.
+func (n *Node) measureVolumes(ctx context.Context, w mesh.Workload, st *mesh.Stats) {
+	if len(w.Spec.Volumes) == 0 {
+		return
+	}
+	all, err := OwnersVolumes(n.m.Store, w.Owner)
+	if err != nil {
+		n.log.Warn("cannot list the volumes of a workload", "workload", w.ID, "err", err)
+	}
+	for _, v := range all {
+		if slices.ContainsFunc(w.Spec.Volumes, func(m mesh.VolumeMount) bool { return m.Name == v.Name }) {
+			st.Volumes += n.filled(ctx, v.ID)
+			st.VolumesSize += v.Size
+		}
+	}
 }
 
 // removeVolume marks a volume for removal that no workload has.

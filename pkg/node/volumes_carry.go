@@ -24,15 +24,15 @@ import (
 // volume. Both sides count and hash what goes over, so that half of it is never taken
 // for the whole.
 
-func (n *Node) onVolumes(_ context.Context, c *request.Call) (request.Reply, error) {
+func (n *Node) onVolumes(ctx context.Context, c *request.Call) (request.Reply, error) {
 	var in wire.Volumes
 	if err := wire.DecodeBody(c.Body, &in); err != nil {
 		return request.Reply{}, err
 	}
-	all, used, err := n.volumes(c.From)
+	all, err := n.volumes(c.From)
 	out := wire.VolumesReply{Volumes: []wire.Volume{}}
 	for _, v := range all {
-		out.Volumes = append(out.Volumes, showVolume(v, used[v.ID]))
+		out.Volumes = append(out.Volumes, n.showVolume(ctx, v))
 	}
 	return request.Reply{Body: out}, err
 }
@@ -162,12 +162,8 @@ func (n *Node) beginRestore(ctx context.Context, who mesh.PeerID, g trust.Grant,
 		if err := admission.DecideVolume(p, grant, in.Size, usage).Refusal(who); err != nil {
 			return err
 		}
-		mine, err := volumesIn(tx, func(o volumeRecord) bool { return o.Owner == who })
-		if err != nil {
+		if err := roomForVolumes(tx, who, 1); err != nil {
 			return err
-		}
-		if len(mine) >= maxVolumes {
-			return errManyVolumes()
 		}
 		v, err = n.addVolume(tx, who, g, in.Name, in.Size, run, volumeRestoring)
 		return err

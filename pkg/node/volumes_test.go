@@ -31,9 +31,15 @@ type shelf struct {
 	refuse  int // removals that fail
 	removed []mesh.VolumeID
 	restore func(io.Reader) error
+	used    int64
+	files   map[mesh.VolumeID]driver.VolumeFile
 }
 
-func (s *shelf) VolumesReady(context.Context) error              { return nil }
+func (s *shelf) VolumesReady(context.Context) error                       { return nil }
+func (s *shelf) VolumeUsed(context.Context, mesh.VolumeID) (int64, error) { return s.used, nil }
+func (s *shelf) VolumeFiles(context.Context) (map[mesh.VolumeID]driver.VolumeFile, error) {
+	return s.files, nil
+}
 func (s *shelf) MakeVolume(context.Context, driver.Volume) error { return nil }
 func (s *shelf) BackupVolume(context.Context, driver.Volume, io.Writer) (driver.Archive, error) {
 	return driver.Archive{}, nil
@@ -116,9 +122,9 @@ func TestVolumesAreTheirOwners(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	mine, used, err := n.volumes(ann)
-	if err != nil || len(mine) != 1 || mine[0].Owner != ann || len(used[mine[0].ID]) != 1 {
-		t.Fatalf("%+v, %v, %v", mine, used, err)
+	mine, err := n.volumes(ann)
+	if err != nil || len(mine) != 1 || mine[0].Owner != ann || len(mine[0].by) != 1 {
+		t.Fatalf("%+v, %v", mine, err)
 	}
 	id := mine[0].ID
 	for who, want := range map[mesh.PeerID]mesh.Kind{ann: mesh.None, ben: mesh.NotFound, n.m.Key.ID: mesh.None} {
@@ -133,7 +139,7 @@ func TestVolumesAreTheirOwners(t *testing.T) {
 	if _, _, _, _, err := n.beginBackup(ben, id); mesh.KindOf(err) != mesh.NotFound {
 		t.Errorf("backed up by another: %v", err)
 	}
-	if all, _, err := n.volumes(n.m.Key.ID); err != nil || len(all) != 2 {
+	if all, err := n.volumes(n.m.Key.ID); err != nil || len(all) != 2 {
 		t.Errorf("the machine's owner sees %+v, %v", all, err)
 	}
 	for who := range map[mesh.PeerID]bool{ann: true, ben: true} {
@@ -207,7 +213,7 @@ func TestVolumesCountUntilTheyAreGone(t *testing.T) {
 	if peer, host := n.disk(t, ben); peer != 0 || host != 64<<20 {
 		t.Errorf("another's: %d, %d", peer, host)
 	}
-	mine, _, err := n.volumes(ann)
+	mine, err := n.volumes(ann)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,5 +323,126 @@ func TestVolumesFollowTheirOwnersKey(t *testing.T) {
 	}
 	if left, err := OwnersVolumes(n.m.Store, ben); err != nil || len(left) != 0 {
 		t.Errorf("a peer that was removed has %+v, %v", left, err)
+	}
+}
+
+// A file that belongs to no volume is told of, and no other.
+func TestStrayVolumeFiles(t *testing.T) {
+	n, d := withShelf(t)
+	if err := n.accepts(t, ann, "box", first, named("data")); err != nil {
+		t.Fatal(err)
+	}
+	mine, err := n.volumes(ann)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := func(id mesh.VolumeID) driver.VolumeFile {
+		return driver.VolumeFile{Path: "/home/volumes/" + string(id) + ".img", Bytes: 32 << 20}
+	}
+	d.files = map[mesh.VolumeID]driver.VolumeFile{mine[0].ID: file(mine[0].ID)}
+	if got := n.strayVolumes(t.Context(), d); len(got) != 0 {
+		t.Errorf("its own are called strays: %+v", got)
+	}
+	d.files = map[mesh.VolumeID]driver.VolumeFile{mine[0].ID: file(mine[0].ID), "ssssssssssssssss": file("ssssssssssssssss")}
+	got := n.strayVolumes(t.Context(), d)
+	if len(got) != 1 || !strings.Contains(got[0].Detail, "/home/volumes/ssssssssssssssss.img") || strings.Contains(got[0].Detail, string(mine[0].ID)) || !strings.Contains(got[0].Detail, "32 MiB") || got[0].Fix == "" {
+		t.Errorf("got %+v", got)
+	}
+}
+
+// Before a deploy it is said which of its volumes and secrets are there, and which not.
+func TestExplainVolumesAndSecrets(t *testing.T) {
+	n, _ := withShelf(t)
+	if err := n.accepts(t, ann, "box", first, named("data")); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.change(t, func(tx *store.Tx) error {
+		return tx.PutJSON(store.Secrets, secretKey(ann, "db"), keptSecret{Owner: ann, Name: "db", Set: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s := mesh.Spec{
+		Name: "box", Runtime: mesh.Container, Image: "x",
+		Volumes: []mesh.VolumeMount{named("data"), {Name: "new", Target: "/new", Size: 64 << 20}},
+		Secrets: []mesh.SecretMount{{Name: "db"}, {Name: "api"}},
+	}
+	var volumes, secrets, others []mesh.Check
+	if err := n.m.Store.View(func(tx *store.Tx) (err error) {
+		if volumes, err = explainVolumes(tx, ann, s, first, nil); err != nil {
+			return err
+		}
+		if others, err = explainVolumes(tx, ann, s, second, mesh.Errorf(mesh.Unsupported, "no loop devices")); err != nil {
+			return err
+		}
+		secrets, err = explainSecrets(tx, ann, s)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []struct {
+		got               mesh.Check
+		rule, want, limit string
+		pass              bool
+	}{
+		{volumes[1], "volume", "data at /data", "there, 1024 MiB", true},
+		{volumes[2], "volume", "new at /new", "not there: made with 64 MiB", true},
+		{others[0], "host.volumes", "volumes", "", false},
+		{others[1], "volume.in-use", "data at /data", "there, 1024 MiB", false},
+		{secrets[0], "secret", "db", "there, set 2026-01-02 03:04:05 UTC", true},
+		{secrets[1], "secret.missing", "api", "not there", false},
+	} {
+		if g := want.got; g.Rule != want.rule || g.Want != want.want || g.Limit != want.limit || g.Pass != want.pass || !g.Pass && g.Reason == "" {
+			t.Errorf("%d: got %+v, want %+v", i, g, want)
+		}
+	}
+}
+
+// What a workload could go back to is not pruned from under it.
+func TestPruneKeepsWhatARollbackNeeds(t *testing.T) {
+	n, _ := withShelf(t)
+	old, _ := anImage(t, aLayer(t, "old", 100))
+	now, _ := anImage(t, aLayer(t, "now", 100))
+	unused, _ := anImage(t, aLayer(t, "unused", 100))
+	spec := func(p pushedImage) mesh.Spec {
+		return mesh.Spec{Name: "box", Runtime: mesh.Container, Image: p.ref()}.WithDefaults()
+	}
+	r := supervisor.Record{Workload: mesh.Workload{ID: first, Owner: sender, Spec: spec(now)}, Desired: supervisor.Run, Revision: 2, Given: 2}
+	if err := n.change(t, func(tx *store.Tx) error {
+		for _, p := range []pushedImage{old, now, unused} {
+			p.State = imageReady
+			if err := putImage(tx, p); err != nil {
+				return err
+			}
+		}
+		for i, p := range []pushedImage{old, now} {
+			if err := supervisor.PutRevision(tx, first, supervisor.Revision{Number: i + 1, Spec: spec(p), By: sender, Served: true}, 2); err != nil {
+				return err
+			}
+		}
+		return supervisor.Put(tx, r)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	prune := func() (ids []string) {
+		t.Helper()
+		var gone []pushedImage
+		if err := n.change(t, n.prune(n.m.Key.ID, trust.Grant{}, &gone).commit); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range gone {
+			ids = append(ids, p.Image.ID)
+		}
+		return ids
+	}
+	if got := prune(); len(got) != 1 || got[0] != unused.Image.ID {
+		t.Errorf("pruned %v; the workload runs from %s and could go back to %s", got, now.Image.ID, old.Image.ID)
+	}
+	// Once it is being removed there is no way back.
+	r.Desired = supervisor.Remove
+	if err := n.change(t, func(tx *store.Tx) error { return supervisor.Put(tx, r) }); err != nil {
+		t.Fatal(err)
+	}
+	if got := prune(); len(got) != 2 { // with the one that is on its way out
+		t.Errorf("then pruned %v", got)
 	}
 }

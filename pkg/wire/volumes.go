@@ -20,6 +20,7 @@ type Volume struct {
 	State   string        `cbor:"4,keyasint"`           // ready, restoring or removing
 	Created int64         `cbor:"5,keyasint"`           // Unix ms of the peer's clock
 	Used    []string      `cbor:"6,keyasint,omitempty"` // names of the workloads that have it
+	Filled  int64         `cbor:"7,keyasint,omitempty"` // bytes that are not free; 0 = not known, or never used
 }
 
 // VolumeRef names one volume (remove, backup). After the answer to a backup come

@@ -42,6 +42,7 @@ func TestSecrets(t *testing.T) {
 	}
 
 	refused(t, alice.Ctl("deploy", image, "--peer", "bob", "--name", "box", "--secret", "db:password", "--", "serve"), "bob", "no secret db", "[secret.missing]")
+	refused(t, alice.Ctl("explain", image, "--peer", "bob", "--name", "box", "--secret", "db:password"), "no secret db", "[secret.missing]", "peerctl secret set db --peer bob")
 	set(first)
 	refused(t, carol.Ctl("deploy", image, "--peer", "bob", "--name", "box", "--secret", "db", "--", "serve"), "bob", "no secret db")
 	refused(t, alice.Ctl("deploy", testmesh.Tiny(t, "hello"), "--peer", "bob", "--secret", "db"), "--secret is for containers")

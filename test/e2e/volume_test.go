@@ -19,6 +19,7 @@ type volume struct {
 	Name      string
 	Owner     string
 	Size      int64
+	Used      int64
 	State     string
 	Workloads []string
 }
@@ -73,6 +74,21 @@ func TestVolume(t *testing.T) {
 		t.Errorf("filling it: %q %q", r.Stdout, r.Stderr)
 	}
 	keeps(t, alice, "box", "/data/file", "kept")
+	if v := volumesOf(t, alice, "--peer", "bob"); len(v) != 1 || v[0].Used < 28<<20 || v[0].Used > v[0].Size {
+		t.Errorf("full, and %d bytes are used: %+v", v[0].Used, v)
+	}
+	if used := parse[[]struct{ Volumes, Volumes_Size int64 }](t, alice.Must("stats", "box", "-o", "json")); len(used) != 1 || used[0].Volumes < 28<<20 || used[0].Volumes_Size != 32<<20 {
+		t.Errorf("stats says %+v", used)
+	}
+	if out := alice.Must("inspect", "box"); !strings.Contains(out, "data at /data, 32 MiB (3") {
+		t.Errorf("inspect does not say how full it is:\n%s", out)
+	}
+	if out := bob.Must("status"); !strings.Contains(out, "1, with 32 MiB of the disk set aside") {
+		t.Errorf("status says\n%s", out)
+	}
+	if out := alice.Ctl("explain", image, "--peer", "bob", "--name", "box", "-v", "data:/data", "-v", "more:/more:size=16M").Stdout; !strings.Contains(out, "there, 32 MiB") || !strings.Contains(out, "not there: made with 16 MiB") {
+		t.Errorf("explain says\n%s", out)
+	}
 
 	// An update stops the one before first, and says so.
 	r := alice.Ctl("deploy", image, "--peer", "bob", "--name", "box", "--port", "8080", "--volume", "data:/srv/data", "--", "serve")
@@ -173,4 +189,13 @@ func TestVolume(t *testing.T) {
 		t.Errorf("left: %q, %v", left, err)
 	}
 	_ = first
+
+	// What an earlier state of peerd's left there is told of.
+	stray := filepath.Join(bob.Home, "volumes", "ssssssssssssssss.img")
+	if err := os.WriteFile(stray, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c := checks(t, bob)["volume files"]; c.State != "warning" || !strings.Contains(c.Detail, stray) {
+		t.Errorf("the doctor says %+v", c)
+	}
 }

@@ -440,6 +440,27 @@ func (d *Driver) makeVolume(ctx context.Context, e engine, v driver.Volume) erro
 	return d.volumeMade(ctx, v.ID)
 }
 
+// VolumeUsed is how many bytes of a volume are not free.
+func (d *Driver) VolumeUsed(_ context.Context, id mesh.VolumeID) (int64, error) {
+	if d.volumes == nil {
+		return 0, errNoVolumes()
+	}
+	return d.volumes.Used(id)
+}
+
+// VolumeFiles lists the files in which volumes are or were.
+func (d *Driver) VolumeFiles(context.Context) (map[mesh.VolumeID]driver.VolumeFile, error) {
+	if d.volumes == nil {
+		return nil, nil
+	}
+	sizes, err := d.volumes.Files()
+	out := map[mesh.VolumeID]driver.VolumeFile{}
+	for id, n := range sizes {
+		out[id] = driver.VolumeFile{Path: d.volumes.Path(id), Bytes: n}
+	}
+	return out, err
+}
+
 // RemoveVolume removes a volume with all its files.
 func (d *Driver) RemoveVolume(ctx context.Context, id mesh.VolumeID) error {
 	if d.volumes == nil {

@@ -121,16 +121,22 @@ func attach(path string) (*Device, error) {
 
 // attached reports whether some loop device is made of the volume, whoever made it.
 func (s *Store) attached(id mesh.VolumeID) (bool, error) {
+	name, err := s.device(id)
+	return name != "", err
+}
+
+// device is the loop device that is made of the volume ("loop3"); "" = none.
+func (s *Store) device(id mesh.VolumeID) (string, error) {
 	devices, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	for _, d := range devices {
 		if got, ok := s.of(backing(d)); ok && got == id {
-			return true, nil
+			return filepath.Base(filepath.Dir(filepath.Dir(d))), nil
 		}
 	}
-	return false, nil
+	return "", nil
 }
 
 // backing reads which file a device is made of; "" = none.

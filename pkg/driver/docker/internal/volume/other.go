@@ -33,6 +33,9 @@ func (s *Store) Attach(context.Context, mesh.VolumeID) (*Device, error) {
 // On is the volume that lies on a device, by the device's number.
 func (s *Store) On(uint64) (mesh.VolumeID, bool) { return "", false }
 
+// Used is how many bytes of a volume are not free.
+func (s *Store) Used(mesh.VolumeID) (int64, error) { return 0, errUnsupported() }
+
 func (s *Store) attached(mesh.VolumeID) (bool, error) { return false, nil }
 
 func (s *Store) format(context.Context, string, int64, uint32) error { return errUnsupported() }

@@ -155,6 +155,25 @@ func (s *Store) Has(id mesh.VolumeID) bool {
 	return err == nil
 }
 
+// Files lists the volumes of the directory with the bytes of their files, whoever made them.
+func (s *Store) Files() (map[mesh.VolumeID]int64, error) {
+	entries, err := os.ReadDir(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	out := map[mesh.VolumeID]int64{}
+	for _, e := range entries {
+		id, ok := volumeOf(e.Name())
+		if info, err := e.Info(); ok && err == nil {
+			out[id] = info.Size()
+		}
+	}
+	return out, err
+}
+
+// Path is the file of a volume.
+func (s *Store) Path(id mesh.VolumeID) string { return s.path(id) }
+
 // Sweep removes what was left of volumes whose making a crash cut short. Nobody may be
 // making one meanwhile.
 func (s *Store) Sweep() error {
@@ -173,7 +192,12 @@ func (s *Store) of(path string) (mesh.VolumeID, bool) {
 	if err != nil || filepath.Dir(path) != dir {
 		return "", false
 	}
-	name, ok := strings.CutSuffix(filepath.Base(path), suffix)
+	return volumeOf(filepath.Base(path))
+}
+
+// volumeOf is the volume whose file has this name.
+func volumeOf(file string) (mesh.VolumeID, bool) {
+	name, ok := strings.CutSuffix(file, suffix)
 	id, err := mesh.ParseVolumeID(name)
 	return id, ok && err == nil
 }

@@ -146,6 +146,63 @@ func TestVolumeIsOneUsers(t *testing.T) {
 	}
 }
 
+// How full a volume is can be told while it is mounted and when it is not.
+func TestVolumeIsMeasured(t *testing.T) {
+	s := made(t)
+	used := func() int64 {
+		t.Helper()
+		n, err := s.Used(someVolume)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	empty := used()
+	if empty <= 0 || empty > mesh.MinVolume/2 {
+		t.Errorf("empty, it has %d bytes in use", empty)
+	}
+	v := opened(t, s, someVolume)
+	if err := v.root.WriteFile("file", make([]byte, 4<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if n := used() - empty; n < 4<<20 || n > 5<<20 {
+		t.Errorf("mounted, 4 MiB more are %d bytes", n)
+	}
+	if err := v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	release, err := s.take(t.Context(), someVolume) // the device is gone by then
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if n := used() - empty; n < 4<<20 || n > 5<<20 {
+		t.Errorf("not mounted, 4 MiB more are %d bytes", n)
+	}
+	if all, err := s.Files(); err != nil || len(all) != 1 || all[someVolume] != mesh.MinVolume {
+		t.Errorf("files: %v, %v", all, err)
+	}
+	if err := os.WriteFile(s.path(otherVolume), make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := s.Used(otherVolume); err == nil {
+		t.Errorf("of what is no file system %d bytes are used", n)
+	}
+}
+
+// The device of another file is not mounted in a volume's place.
+func TestOnlyItsOwnDeviceIsMeasured(t *testing.T) {
+	s := made(t)
+	v := opened(t, s, someVolume)
+	defer v.Close()
+	if _, err := s.freeOn(filepath.Base(v.dev.Path), someVolume); err != nil {
+		t.Errorf("its own: %v", err)
+	}
+	if n, err := s.freeOn(filepath.Base(v.dev.Path), otherVolume); err == nil {
+		t.Errorf("on another's device %d bytes are free", n)
+	}
+}
+
 func TestSweepRemovesWhatACrashLeft(t *testing.T) {
 	dir := t.TempDir()
 	s := New(dir)
