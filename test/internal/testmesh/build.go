@@ -5,18 +5,25 @@
 package testmesh
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 )
 
 // RaceEnv makes the programs be built with the race detector when it is set.
 const RaceEnv = "PEERCOMPUTE_TEST_RACE"
+
+// ProgramsEnv names a directory in which what is built stays, and from which it is
+// taken where it is there already: for several runs over one state of the sources.
+const ProgramsEnv = "PEERCOMPUTE_TEST_PROGRAMS"
 
 // Main runs the tests of a package that uses this one and then removes what was
 // built for them. Call it from TestMain and exit with its result.
@@ -96,13 +103,29 @@ func (s *workshop) build(t testing.TB, name, pkg string, env []string, flags ...
 			if err := lookAtSources(module); err != nil {
 				return "", err
 			}
+			whole := ""
+			if dir := os.Getenv(ProgramsEnv); dir != "" {
+				kind := sha256.Sum256([]byte(strings.Join(append(append(env, flags...), pkg), " ")))
+				dir = filepath.Join(dir, hex.EncodeToString(kind[:4]))
+				whole = filepath.Join(dir, name)
+				if _, err := os.Stat(whole); err == nil {
+					return whole, nil
+				}
+				if err := os.MkdirAll(dir, 0o755); err != nil {
+					return "", err
+				}
+				out = fmt.Sprintf("%s.%d", whole, os.Getpid())
+			}
 			cmd := exec.Command("go", append(append([]string{"build", "-o", out}, flags...), pkg)...)
 			cmd.Dir = module
 			cmd.Env = append(os.Environ(), env...)
 			if text, err := cmd.CombinedOutput(); err != nil {
 				return "", fmt.Errorf("cannot build %s: %w\n%s", pkg, err, text)
 			}
-			return out, nil
+			if whole == "" {
+				return out, nil
+			}
+			return whole, os.Rename(out, whole)
 		})
 		s.built[name] = one
 	}
@@ -163,7 +186,7 @@ func Program(t testing.TB, name string) string {
 	if Race() && name != "peerctl" {
 		return shop.build(t, name, "./cmd/"+name, []string{"CGO_ENABLED=1"}, "-race")
 	}
-	return shop.build(t, name, "./cmd/"+name, []string{"CGO_ENABLED=0"})
+	return shop.build(t, name, "./cmd/"+name, []string{"CGO_ENABLED=0"}, "-ldflags=-s -w") // as `make build` does
 }
 
 // Build returns another program of this module, built: a test's own helper.
