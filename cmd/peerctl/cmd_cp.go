@@ -99,14 +99,14 @@ func (a *app) cp(ctx context.Context, f cpFlags, source, target string) error {
 		var err error
 		switch {
 		case to.workload != "" && from.path == "-":
-			did, err = c.Copy(ctx, to.workload, f.peer, control.Copy{Path: to.path, In: true}, control.CopyStreams{In: a.in})
+			did, err = c.Copy(ctx, to.workload, f.peer, control.Copy{Path: to.path, In: true}, control.Streams{Stdin: a.in})
 		case to.workload != "":
 			did, err = c.CopyIn(ctx, from.path, to.workload, f.peer, to.path, each)
 		case to.path == "-":
 			if isTerminal(a.out) {
 				return usagef("the archive would go to the terminal").hint("pass it on, as in: peerctl cp %s - | tar -x", source)
 			}
-			did, err = c.Copy(ctx, from.workload, f.peer, control.Copy{Path: from.path}, control.CopyStreams{Out: a.out})
+			did, err = c.Copy(ctx, from.workload, f.peer, control.Copy{Path: from.path}, control.Streams{Stdout: a.out})
 		default:
 			did, err = c.CopyOut(ctx, from.workload, f.peer, from.path, to.path, f.max, each)
 		}

@@ -58,7 +58,7 @@ func (a *app) exec(ctx context.Context, f *execFlags, ref string, argv []string)
 	}
 	return a.withClient(func(c *control.Client) error {
 		order := control.Exec{Argv: argv, TTY: f.tty, Stdin: f.stdin}
-		streams := control.ExecStreams{Stdin: a.in, Stdout: a.terminalOutput(a.out), Stderr: a.terminalOutput(a.err)}
+		streams := control.Streams{Stdin: a.in, Stdout: a.terminalOutput(a.out), Stderr: a.terminalOutput(a.err)}
 		if f.tty {
 			// A program that was given the terminal may use all of it.
 			streams.Stdout, streams.Stderr = a.out, a.err

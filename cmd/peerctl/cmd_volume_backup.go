@@ -50,7 +50,7 @@ func (a *app) backupVolume(ctx context.Context, ref, peer, out string) error {
 		p := a.progress()
 		var got control.Archive
 		write := func(w io.Writer) (err error) {
-			got, err = c.BackupVolume(ctx, ref, peer, &meteredWriter{w: w, report: func(n int64) { p.bytes("backing up "+ref, n, 0) }})
+			got, err = c.BackupVolume(ctx, ref, peer, io.MultiWriter(w, &counter{on: func(n int64) { p.bytes("backing up "+ref, n, 0) }}))
 			p.clear()
 			if err != nil && ctx.Err() != nil {
 				return mesh.Errorf(mesh.Canceled, "interrupted; the archive is not whole")
@@ -80,18 +80,4 @@ func (a *app) noteArchive(what, name string, got control.Archive) {
 	if got.Left > 0 {
 		a.note("left out: %s", plural(got.Left, "special file"))
 	}
-}
-
-// meteredWriter reports how many bytes went through.
-type meteredWriter struct {
-	w      io.Writer
-	n      int64
-	report func(int64)
-}
-
-func (m *meteredWriter) Write(p []byte) (int, error) {
-	n, err := m.w.Write(p)
-	m.n += int64(n)
-	m.report(m.n)
-	return n, err
 }

@@ -62,7 +62,7 @@ func (a *app) restoreVolume(ctx context.Context, name string, f restoreFlags) er
 	}
 	return a.withClient(func(c *control.Client) error {
 		p := a.progress()
-		r := &meteredReader{r: in, report: func(n int64) { p.bytes("restoring "+name, n, total) }}
+		r := io.TeeReader(in, &counter{on: func(n int64) { p.bytes("restoring "+name, n, total) }}) // nobody closes the input
 		got, err := c.RestoreVolume(ctx, control.RestoreVolume{Peer: f.peer, Name: name, Size: f.size, Digest: f.digest}, r)
 		p.clear()
 		if err != nil && ctx.Err() != nil {
@@ -77,19 +77,4 @@ func (a *app) restoreVolume(ctx context.Context, name string, f restoreFlags) er
 		a.noteArchive("restored", name+onVolumePeer(got.Volume), got.Archive)
 		return a.println(string(got.Volume.ID))
 	})
-}
-
-// meteredReader reports how many bytes were read. It is a file no more, so that nobody
-// closes it.
-type meteredReader struct {
-	r      io.Reader
-	n      int64
-	report func(int64)
-}
-
-func (m *meteredReader) Read(p []byte) (int, error) {
-	n, err := m.r.Read(p)
-	m.n += int64(n)
-	m.report(m.n)
-	return n, err
 }

@@ -124,9 +124,9 @@ func (m *module) upload(ctx context.Context, c *control.Client, p *progress) err
 		return err
 	}
 	defer p.clear()
-	got, err := c.UploadModule(ctx, &counted{r: m.file, on: func(n int64) {
+	got, err := c.UploadModule(ctx, io.TeeReader(m.file, &counter{on: func(n int64) {
 		p.bytes("uploading "+m.name(), n, m.size)
-	}})
+	}}))
 	if err != nil {
 		return err
 	}
@@ -137,16 +137,14 @@ func (m *module) upload(ctx context.Context, c *control.Client, p *progress) err
 	return nil
 }
 
-// counted reports how much was read of r so far.
-type counted struct {
-	r  io.Reader
+// counter is told what went through, and reports how much that was so far.
+type counter struct {
 	n  int64
 	on func(n int64)
 }
 
-func (c *counted) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += int64(n)
+func (c *counter) Write(p []byte) (int, error) {
+	c.n += int64(len(p))
 	c.on(c.n)
-	return n, err
+	return len(p), nil
 }

@@ -57,7 +57,7 @@ func (c *Client) CopyIn(ctx context.Context, local, ref, peer, path string, each
 			cancel()
 		}
 	})
-	did, err := c.Copy(ctx, ref, peer, Copy{Path: path, In: true, Tree: true}, CopyStreams{In: r})
+	did, err := c.Copy(ctx, ref, peer, Copy{Path: path, In: true, Tree: true}, Streams{Stdin: r})
 	r.CloseWithError(errOver)
 	wg.Wait()
 	if err != nil && failed != nil && !errors.Is(failed, errOver) && !errors.Is(failed, context.Canceled) {
@@ -92,7 +92,7 @@ func (c *Client) CopyOut(ctx context.Context, ref, peer, path, local string, lim
 		}
 		r.CloseWithError(errors.Join(errOver, failed))
 	})
-	did, err := c.Copy(ctx, ref, peer, Copy{Path: path}, CopyStreams{Out: w})
+	did, err := c.Copy(ctx, ref, peer, Copy{Path: path}, Streams{Stdout: w})
 	if err != nil {
 		w.CloseWithError(err)
 	} else {

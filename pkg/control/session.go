@@ -34,10 +34,10 @@ type Sessions interface {
 	Forward(ctx context.Context, ref, peer string, port uint16) (Conn, error)
 	// Exec runs a program inside a workload and returns its exit status. begin is called
 	// once it may, for the streams; the program is killed when ctx ends.
-	Exec(ctx context.Context, ref, peer string, e Exec, begin func() (ExecStreams, error)) (int, error)
+	Exec(ctx context.Context, ref, peer string, e Exec, begin func() (Streams, error)) (int, error)
 	// Copy copies files into or out of a workload. begin is called once it may, for the
 	// archive; it is cut off when ctx ends.
-	Copy(ctx context.Context, ref, peer string, c Copy, begin func() (CopyStreams, error)) (CopyReport, error)
+	Copy(ctx context.Context, ref, peer string, c Copy, begin func() (Streams, error)) (CopyReport, error)
 	// Stats calls emit with a sample of each workload that q names, or of all that run,
 	// once or until ctx ends or emit fails.
 	Stats(ctx context.Context, q StatsQuery, emit func(StatsSample) error) error
