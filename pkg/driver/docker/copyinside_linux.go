@@ -87,6 +87,9 @@ func become(uid, gid int) error {
 	if err := syscall.Setuid(0); err == nil || syscall.Getuid() != uid || syscall.Getegid() != gid {
 		return errors.New("did not become the container's user")
 	}
+	if err := filterSyscalls(); err != nil {
+		return fmt.Errorf("cannot install the system call filter: %w", err)
+	}
 	return nil
 }
 

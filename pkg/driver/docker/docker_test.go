@@ -28,12 +28,20 @@ import (
 // copierArg makes the test binary the process that copies, as peerd's hidden command does.
 const copierArg = "container-copy"
 
+// confinedArg makes it one that has given up what the process that copies gives up, and
+// tries what it may no longer do.
+const confinedArg = "confined"
+
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == copierArg {
 		if err := docker.CopyMain(context.Background()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+		os.Exit(0)
+	}
+	if len(os.Args) > 1 && os.Args[1] == confinedArg {
+		tryConfined()
 		os.Exit(0)
 	}
 	goleak.VerifyTestMain(m)
