@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"net/http"
+	"strings"
 
 	"peercompute/pkg/control"
 	"peercompute/pkg/mesh"
@@ -18,7 +19,7 @@ func (n *fakeNode) secretRoutes(handle func(string, func(*http.Request) (any, er
 	})
 	handle("PUT /v1/secrets/{name}", func(r *http.Request) (any, error) {
 		b, err := io.ReadAll(r.Body)
-		if string(b) != "hunter2\n" {
+		if strings.TrimSuffix(string(b), "\n") != "hunter2" { // typed, or from a file
 			return nil, mesh.Errorf(mesh.Invalid, "the secret came with %d bytes", len(b))
 		}
 		return struct{}{}, err

@@ -17,13 +17,18 @@ import (
 // terminal opens a pseudo-terminal; read returns what was shown on it so far.
 func terminal(t *testing.T) (screen *os.File, read func() string) {
 	t.Helper()
-	screen, _, read = keyboard(t)
-	return screen, read
+	k := newKeyboard(t)
+	return k.screen, k.read
 }
 
-// keyboard is a terminal with somebody at it, who types a line once nothing of it
-// would be shown.
-func keyboard(t *testing.T) (screen *os.File, typeHidden func(line string) error, read func() string) {
+// keyboard is a terminal with somebody at it, who reads before typing.
+type keyboard struct {
+	screen, master *os.File
+	shown          bytes.Buffer
+	answered       int // of what was shown
+}
+
+func newKeyboard(t *testing.T) *keyboard {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -37,38 +42,64 @@ func keyboard(t *testing.T) (screen *os.File, typeHidden func(line string) error
 	if err != nil {
 		t.Fatal(err)
 	}
-	screen, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	screen, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { screen.Close() })
-	typeHidden = func(line string) error {
-		for begun := time.Now(); time.Since(begun) < 20*time.Second; time.Sleep(time.Millisecond) {
-			state, err := unix.IoctlGetTermios(int(master.Fd()), unix.TCGETS)
+	return &keyboard{screen: screen, master: master}
+}
+
+const wait = 20 * time.Second
+
+// read returns what was shown so far.
+func (k *keyboard) read() string {
+	const end = "<end>"
+	fmt.Fprint(k.screen, end)
+	if err := k.await(end); err != nil {
+		return err.Error()
+	}
+	return strings.TrimSuffix(k.shown.String(), end)
+}
+
+// await waits until text is shown after what was awaited before.
+func (k *keyboard) await(text string) error {
+	buf := make([]byte, 4096)
+	for begun := time.Now(); !strings.Contains(k.shown.String()[k.answered:], text); {
+		ready := []unix.PollFd{{Fd: int32(k.master.Fd()), Events: unix.POLLIN}}
+		if n, err := unix.Poll(ready, 100); err != nil && err != unix.EINTR {
+			return err
+		} else if n > 0 {
+			n, err := k.master.Read(buf)
 			if err != nil {
 				return err
 			}
-			if state.Lflag&unix.ECHO == 0 {
-				_, err := fmt.Fprintln(master, line)
-				return err
-			}
+			k.shown.Write(buf[:n])
 		}
-		return errors.New("what is typed would be shown")
-	}
-	return screen, typeHidden, func() string {
-		const end = "<end>"
-		fmt.Fprint(screen, end)
-		var got bytes.Buffer
-		buf := make([]byte, 4096)
-		for !strings.HasSuffix(got.String(), end) {
-			n, err := master.Read(buf)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got.Write(buf[:n])
+		if time.Since(begun) > wait {
+			return fmt.Errorf("%q was not shown, but %q", text, k.shown.String())
 		}
-		return strings.TrimSuffix(got.String(), end)
 	}
+	k.answered = k.shown.Len()
+	return nil
+}
+
+// answer types a line after a question, once nothing of it would be shown.
+func (k *keyboard) answer(question, line string) error {
+	if err := k.await(question); err != nil {
+		return err
+	}
+	for begun := time.Now(); time.Since(begun) < wait; time.Sleep(time.Millisecond) {
+		state, err := unix.IoctlGetTermios(int(k.master.Fd()), unix.TCGETS)
+		if err != nil {
+			return err
+		}
+		if state.Lflag&unix.ECHO == 0 {
+			_, err := fmt.Fprintln(k.master, line)
+			return err
+		}
+	}
+	return errors.New("what is typed would be shown")
 }
 
 func TestColourOnlyWhereWanted(t *testing.T) {
@@ -143,12 +174,12 @@ func TestPassphraseIsAskedFor(t *testing.T) {
 			_, home := newFake(t)
 			file := filepath.Join(t.TempDir(), "backup")
 			s := testStdio()
-			screen, typeHidden, read := keyboard(t)
-			s.in, s.err = screen, screen
+			k := newKeyboard(t)
+			s.in, s.err = k.screen, k.screen
 			typist := make(chan error, 1)
 			go func() {
-				for _, line := range c.typed {
-					if err := typeHidden(line); err != nil {
+				for i, line := range c.typed {
+					if err := k.answer([]string{"passphrase for the backup: ", "once more: "}[i], line); err != nil {
 						typist <- err
 						return
 					}
@@ -159,7 +190,7 @@ func TestPassphraseIsAskedFor(t *testing.T) {
 			if err := <-typist; err != nil || code != c.code {
 				t.Errorf("exit %d, want %d; %v", code, c.code, err)
 			}
-			got := read()
+			got := k.read()
 			if !strings.Contains(got, "passphrase for the backup: ") || !strings.Contains(got, c.said) || strings.Contains(got, "horse") {
 				t.Errorf("on the terminal: %q", got)
 			}
@@ -167,5 +198,22 @@ func TestPassphraseIsAskedFor(t *testing.T) {
 				t.Errorf("the file: %v", err)
 			}
 		})
+	}
+}
+
+// A secret's value is asked for where somebody is there, and not shown.
+func TestSecretIsAskedFor(t *testing.T) {
+	_, home := newFake(t)
+	s := testStdio()
+	k := newKeyboard(t)
+	s.in, s.err = k.screen, k.screen
+	typist := make(chan error, 1)
+	go func() { typist <- k.answer("value of db: ", "hunter2") }()
+	code := run(context.Background(), []string{"--home", home, "secret", "set", "db", "--peer", "bob"}, s)
+	if err := <-typist; err != nil || code != exitOK {
+		t.Errorf("exit %d, want %d; %v", code, exitOK, err)
+	}
+	if got := k.read(); got != "value of db: \r\n" {
+		t.Errorf("on the terminal: %q", got)
 	}
 }
