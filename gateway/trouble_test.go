@@ -283,8 +283,9 @@ func TestClientGone(t *testing.T) {
 // TestUploadCut: a client that goes away within its body must not make the
 // workload take the part for the whole.
 func TestUploadCut(t *testing.T) {
-	result := make(chan error, 1)
+	result, begun := make(chan error, 1), make(chan struct{})
 	r := newRig(t, http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {
+		begun <- struct{}{}
 		_, err := io.Copy(io.Discard, req.Body)
 		result <- err
 	}))
@@ -294,7 +295,7 @@ func TestUploadCut(t *testing.T) {
 			t.Fatal(err)
 		}
 		fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: %s\r\n%s", r.host, head)
-		time.Sleep(50 * time.Millisecond)
+		<-begun
 		c.Close()
 		select {
 		case err := <-result:

@@ -1,6 +1,7 @@
 package logfile
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -113,25 +114,31 @@ func TestLogGoesOn(t *testing.T) {
 func TestFollow(t *testing.T) {
 	l, path := openLog(t, 900)
 	io.WriteString(l, lines(1, 10))
-	got := make(chan string, 1)
 	r, err := Follow(t.Context(), path, 5, l)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	go func() {
-		b, _ := io.ReadAll(r)
-		got <- string(b)
-	}()
-	for i := 11; i <= 250; i++ { // turned over twice, at a pace that can be followed
+	follow := bufio.NewReader(r)
+	read := 6
+	upTo := func(last int) {
+		t.Helper()
+		for ; read <= last; read++ {
+			if line, err := follow.ReadString('\n'); err != nil || line != lines(read, read) {
+				t.Fatalf("got %q, %v, want line %d", line, err, read)
+			}
+		}
+	}
+	for i := 11; i <= 250; i++ { // turned over twice, at the reader's pace
 		io.WriteString(l, lines(i, i))
 		if i%20 == 0 {
-			time.Sleep(5 * time.Millisecond)
+			upTo(i)
 		}
 	}
 	l.Close()
-	if g := <-got; g != lines(6, 250) {
-		t.Errorf("got %d bytes from %.9q", len(g), g)
+	upTo(250)
+	if rest, err := io.ReadAll(follow); len(rest) > 0 || err != nil {
+		t.Errorf("after the end: %q, %v", rest, err)
 	}
 }
 
