@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -41,6 +42,7 @@ func run(args []string, out io.Writer) int {
 		fmt.Fprintln(out, "note: no C compiler, so the race detector is off")
 		return tests(out, append(base, pkgs...))
 	}
+	slices.SortStableFunc(pkgs, func(a, b string) int { return turn(a) - turn(b) })
 	var runs [][]string
 	var pure, rest []string
 	for _, p := range pkgs {
@@ -53,8 +55,8 @@ func run(args []string, out io.Writer) int {
 	if len(rest) > 0 {
 		runs = append(runs, append(append(slices.Clone(base), "-race"), rest...))
 	}
-	if len(pure) > 0 {
-		runs = append(runs, append(base, pure...))
+	if len(pure) > 0 { // beside the others, which wait more than they compute
+		runs = append(runs, append(append(slices.Clone(base), "-p=1"), pure...))
 	}
 	return tests(out, runs...)
 }
@@ -63,6 +65,18 @@ func run(args []string, out io.Writer) int {
 // long tests ten times longer: fuel starts no goroutine, and the attacks and faults
 // come in numbers against parts whose own tests run with it.
 var plain = []string{"peercompute/pkg/fuel", "peercompute/test/security", "peercompute/test/fault"}
+
+// slow lists the packages whose tests take longest. They are begun first, so that
+// no core is idle while the last of them runs.
+var slow = []string{"peercompute/test/e2e", "peercompute/pkg/driver/wasm", "peercompute/cmd/peerctl", "peercompute/pkg/driver/docker", "peercompute/test/security"}
+
+// turn is when a package has its turn; those that are not slow come last.
+func turn(pkg string) int {
+	if i := slices.Index(slow, pkg); i >= 0 {
+		return i
+	}
+	return len(slow)
+}
 
 func list(patterns []string) ([]string, error) {
 	out, err := exec.Command("go", append([]string{"list"}, patterns...)...).Output()
@@ -76,6 +90,8 @@ type event struct {
 }
 
 type result struct {
+	mu sync.Mutex
+
 	passed, failed, skipped int
 	reasons                 map[string][]string // reason → tests
 	broken                  []string
@@ -84,26 +100,36 @@ type result struct {
 func tests(out io.Writer, runs ...[]string) int {
 	r := result{reasons: map[string][]string{}}
 	start := time.Now()
-	ok := true
+	ended := make(chan error)
 	for _, args := range runs {
-		cmd := exec.Command("go", args...)
-		cmd.Stderr = os.Stderr
-		pipe, err := cmd.StdoutPipe()
-		if err == nil {
-			err = cmd.Start()
-		}
-		if err != nil {
-			fmt.Fprintln(out, "cannot run the tests:", err)
-			return 1
-		}
-		r.collect(out, pipe)
-		ok = cmd.Wait() == nil && ok
+		go func() { ended <- r.run(out, args) }()
+	}
+	ok := true
+	for range runs {
+		ok = <-ended == nil && ok
 	}
 	r.print(out, time.Since(start))
 	if !ok || r.failed > 0 || r.passed == 0 {
 		return 1
 	}
 	return 0
+}
+
+func (r *result) run(out io.Writer, args []string) error {
+	cmd := exec.Command("go", args...)
+	cmd.Stderr = os.Stderr
+	pipe, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		fmt.Fprintln(out, "cannot run the tests:", err)
+		return err
+	}
+	r.collect(out, pipe)
+	return cmd.Wait()
 }
 
 func (r *result) collect(out io.Writer, in io.Reader) {
@@ -113,7 +139,9 @@ func (r *result) collect(out io.Writer, in io.Reader) {
 	for lines.Scan() {
 		var e event
 		if json.Unmarshal(lines.Bytes(), &e) != nil {
+			r.mu.Lock()
 			fmt.Fprintln(out, lines.Text()) // a build failure is not JSON
+			r.mu.Unlock()
 			continue
 		}
 		key := e.Package + " " + e.Test
@@ -134,6 +162,8 @@ func (r *result) collect(out io.Writer, in io.Reader) {
 
 func (r *result) add(out io.Writer, e event, log []string) {
 	name := strings.TrimSpace(strings.TrimPrefix(e.Package, "peercompute/") + " " + e.Test)
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	switch {
 	case e.Action == "fail":
 		if e.Test != "" {
