@@ -367,10 +367,7 @@ func (n *Node) learn(ctx context.Context, k asked, v wire.JobView) (asked, error
 			if err != nil {
 				return k, err
 			}
-			rec = &r
-			if signed, err := wire.OpenReceipt(v.Receipt); err == nil {
-				runner = signed.Runner
-			}
+			rec, runner = &r, r.Signed.Runner
 		}
 	}
 	return k, n.m.Store.Update(ctx, func(tx *store.Tx) error {
@@ -413,7 +410,7 @@ func (n *Node) judge(k asked, v wire.JobView) (receipt.Record, error) {
 		return receipt.Record{}, err
 	}
 	spec := k.Spec
-	return receipt.Record{Role: receipt.Asked, Envelope: v.Receipt, Added: n.m.Now().UTC(), Spec: &spec, Flaw: e.Flaw(r)}, nil
+	return receipt.Record{Role: receipt.Asked, Envelope: v.Receipt, Added: n.m.Now().UTC(), Spec: &spec, Flaw: e.Flaw(r), Signed: r}, nil
 }
 
 // inputPrefix is the digest of the first bytes of a job's input, if it is kept.

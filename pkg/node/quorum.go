@@ -348,7 +348,7 @@ func (n *Node) runReplica(ctx context.Context, r *replica, job ask, input io.Rea
 		return input, heldWriter{r.held, r.held.out}, heldWriter{r.held, r.held.log}, nil
 	})
 	if r.err == nil {
-		r.run, r.err = wire.OpenReceipt(r.got.rec.Envelope)
+		r.run, r.err = r.got.rec.Open()
 	} else if within.Err() != nil && ctx.Err() == nil {
 		r.err = mesh.Errorf(mesh.Timeout, "it came to no end within %s", limit)
 	}

@@ -37,7 +37,7 @@ func (n *Node) issue(t task, r driver.Ran, out, log *receipt.Tally, started time
 	if ended.Before(started) { // the clock was set back
 		ended = started
 	}
-	envelope, err := wire.SealReceipt(n.m.Key.Private, wire.Receipt{
+	signed := wire.Receipt{
 		Version: wire.Version, Runner: n.m.Key.ID, Asker: t.w.Owner, Request: t.request, Job: t.w.ID,
 		Module: module, Spec: spec, Seed: wire.Digest(t.job.Seed),
 		Input: input, InputSize: uint64(r.InputSize), Whole: t.job.Whole,
@@ -46,11 +46,12 @@ func (n *Node) issue(t task, r driver.Ran, out, log *receipt.Tally, started time
 		Code: r.Code, Kind: r.Kind, Reason: r.Reason,
 		Fuel: r.Fuel, Schedule: fuel.Schedule, PeakMemory: uint64(max(0, r.PeakMemory)), Caps: driver.Capabilities(t.w.Spec),
 		Started: started.UnixMilli(), Ended: ended.UnixMilli(),
-	})
+	}
+	envelope, err := wire.SealReceipt(n.m.Key.Private, signed)
 	if err != nil {
 		return receipt.Record{}, err
 	}
-	rec := receipt.Record{Role: receipt.Ran, Envelope: envelope, Added: ended.UTC()}
+	rec := receipt.Record{Role: receipt.Ran, Envelope: envelope, Added: ended.UTC(), Signed: &signed}
 	if t.w.Owner == n.m.Key.ID {
 		rec.Role, rec.Spec = receipt.Own, &t.w.Spec
 	}

@@ -66,7 +66,7 @@ func (a *api) Run(ctx context.Context, r control.Run, start control.StartJob) (c
 
 func (n *Node) runResult(got result) control.RunResult {
 	out := control.RunResult{Exit: got.Exit, ID: got.id, State: string(jobs.Done), Peer: n.m.Trust.Name(got.peer)}
-	if r, err := wire.OpenReceipt(got.rec.Envelope); err == nil {
+	if r, err := got.rec.Open(); err == nil {
 		shown := n.showReceipt(got.rec, r, true)
 		out.Receipt = &shown
 	}
@@ -227,7 +227,7 @@ func (n *Node) settleRun(ctx context.Context, res result, job ask, got receipt.R
 	kept.close()
 	got.Sent = kept.sum.Size()
 	got.Input = func(size uint64) (wire.Digest, bool) { return kept.prefix(size) }
-	res.rec = receipt.Record{Role: receipt.Asked, Envelope: envelope, Added: n.m.Now().UTC(), Spec: &job.spec, Flaw: got.Flaw(r)}
+	res.rec = receipt.Record{Role: receipt.Asked, Envelope: envelope, Added: n.m.Now().UTC(), Spec: &job.spec, Flaw: got.Flaw(r), Signed: r}
 	if r.Job == res.id && r.Runner == got.Runner { // evidence also if it contradicts
 		if err := n.m.Store.Update(ctx, func(tx *store.Tx) error { return receipt.Add(tx, res.rec) }); err != nil {
 			return res, err

@@ -51,7 +51,7 @@ func (a *api) Verify(ctx context.Context, v control.Verify) (control.VerifyResul
 	if err != nil {
 		return control.VerifyResult{}, err
 	}
-	again, err := wire.OpenReceipt(got.rec.Envelope)
+	again, err := got.rec.Open()
 	if err != nil {
 		return control.VerifyResult{}, err
 	}

@@ -29,14 +29,24 @@ const MaxKept = 1000
 // Record is a receipt as it is kept.
 type Record struct {
 	Role     Role      `json:"role"`
-	Envelope []byte    `json:"envelope"` // as signed; wire.OpenReceipt reads it
+	Envelope []byte    `json:"envelope"` // as signed; Open reads it
 	Added    time.Time `json:"added"`
+	// Signed is what the envelope says, where it was opened or sealed here already.
+	Signed *wire.Receipt `json:"-"`
 	// Flaw says in what the receipt contradicts what this node sent or received.
 	// Such a receipt is evidence and counts for nothing.
 	Flaw string `json:"flaw,omitempty"`
 	// Spec is what was asked for, which repeating the run takes.
 	Spec     *mesh.Spec     `json:"spec,omitempty"`
 	Verified []Verification `json:"verified,omitempty"` // the last few
+}
+
+// Open verifies and reads the envelope, unless that is done already.
+func (rec Record) Open() (*wire.Receipt, error) {
+	if rec.Signed != nil {
+		return rec.Signed, nil
+	}
+	return wire.OpenReceipt(rec.Envelope)
 }
 
 // Verification is what came of repeating a run elsewhere.
@@ -59,7 +69,7 @@ func counterpart(role Role, r *wire.Receipt) mesh.PeerID {
 
 // Add keeps a receipt and counts it. One that is kept already is not counted again.
 func Add(tx *store.Tx, rec Record) error {
-	r, err := wire.OpenReceipt(rec.Envelope)
+	r, err := rec.Open()
 	if err != nil {
 		return err
 	}

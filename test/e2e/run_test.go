@@ -1,12 +1,39 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"peercompute/test/internal/testmesh"
 )
+
+// A peer that has a module is not asked whether it has it, and gets it again when it
+// has lost it.
+func TestModuleIsSentAgain(t *testing.T) {
+	t.Parallel()
+	m := testmesh.New(t)
+	alice, bob := m.Peer("alice"), m.Peer("bob")
+	m.Lend(bob, alice)
+	tiny := testmesh.Tiny(t, "hello")
+	lose := func() {
+		files, err := filepath.Glob(filepath.Join(bob.Home, "modules", "*.wasm"))
+		if err != nil || len(files) != 1 {
+			t.Fatalf("bob has the modules %v, %v", files, err)
+		}
+		if err := os.Remove(files[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, args := range [][]string{{"run"}, {"run"}, {"run", "-d"}, {"deploy", "--name", "again"}} {
+		if i > 0 {
+			lose()
+		}
+		alice.Must(append(args, tiny, "--peer", "bob")...)
+	}
+}
 
 // A job on another peer is like a program here: stdin goes in, stdout and stderr
 // come out, its exit status is peerctl's.
