@@ -70,6 +70,12 @@ func TestCases(t *testing.T) {
 		{"call_indirect", 0, 8}, // const, get, call_indirect, (4)
 		{"call_indirect", 1, 8},
 		{"call_indirect", 2, 17},
+		{"own_local", 1, 19}, // get, call, (get; 9 a round), const, get, extend, mul, eq
+		{"own_local", 9, 91},
+		{"pair", 1, 12}, // get, call, (const, set, const, get, get, br_if), trunc, add
+		{"pair", 0, 17}, // and call, const, get, get, add
+		{"self", 0, 6},  // get, set, get, if, get
+		{"self", 7, 132},
 		{"memory_fill", 0, 5}, // const, const, get, fill
 		{"memory_fill", 7, 5},
 		{"memory_fill", 8, 6},
@@ -88,7 +94,7 @@ func TestCases(t *testing.T) {
 		{"vector", -1, 6},
 		{"references", -1, 3},
 	}
-	for _, off := range []Optimisation{0, AllOptimisations, LocalCounter, DoubleLoop, Potentials, StaticLeaves, SunkEntry, Threading, Unrolling} {
+	for _, off := range append(without(), 0) {
 		metered := mustInstrument(t, code, Options{Disable: off})
 		for _, config := range []wazero.RuntimeConfig{wazero.NewRuntimeConfigCompiler(), wazero.NewRuntimeConfigInterpreter()} {
 			h := newHost(t, config, 1<<40)

@@ -75,6 +75,14 @@ func (m *module) checkData() error {
 
 func keep(f uint32) uint32 { return f }
 
+// refer notes that a function can be reached by a reference to it.
+func (m *module) refer(f uint32) uint32 {
+	if i := int(f) - len(m.importFuncs); i >= 0 && i < len(m.funcs) {
+		m.funcs[i].referred = true
+	}
+	return f
+}
+
 // copyGlobals copies the entries of the global section, without their count.
 func (m *module) copyGlobals(out []byte, index func(uint32) uint32) ([]byte, int, error) {
 	r := m.section(secGlobal)

@@ -253,12 +253,12 @@ func (m *module) decodeFunctions() error {
 // decodeRest counts the globals and checks what the element segments, the data
 // segments and the start section refer to.
 func (m *module) decodeRest() error {
-	_, n, err := m.copyGlobals(nil, keep)
+	_, n, err := m.copyGlobals(nil, m.refer)
 	if err != nil {
 		return err
 	}
 	m.globals += uint32(n)
-	if _, err := m.copyElements(nil, keep); err != nil {
+	if _, err := m.copyElements(nil, m.refer); err != nil {
 		return err
 	}
 	if m.has[secStart] {

@@ -5,6 +5,7 @@ type emitter struct {
 	m      *module
 	src    []byte
 	events []event
+	firsts []uint32
 	out    []byte
 
 	counter uint32 // index of the hidden global
@@ -12,7 +13,7 @@ type emitter struct {
 	helper  uint32 // index of the function that refills a local counter
 	types   *typeTable
 
-	localCounter, doubleLoop, potentials, sunkEntry, threading, unrolling bool
+	localCounter, coldRefill, invertedLoops, potentials, sunkEntry, threading, unrolling bool
 
 	// The function being emitted.
 	f      *fn
@@ -21,7 +22,9 @@ type emitter struct {
 	ways   []way
 	depth  int32  // blocks open in the output
 	local  bool   // the counter is in local c
+	ahead  bool   // the test at the entry is out of line
 	c      uint32 // that local
+	first  uint32 // local in place of the one whose index the counter has taken, see pass.go
 	length uint32 // local for the length of a bulk operator
 }
 
@@ -36,28 +39,32 @@ func (e *emitter) index(f uint32) uint32 {
 
 // function emits one metered body, with its size.
 func (e *emitter) function(f *fn) {
-	e.f, e.depth, e.st = f, 0, state{pend: 1, own: 1, all: 1}
+	e.f, e.depth, e.ahead, e.st = f, 0, false, state{pend: 1, own: 1, all: 1}
 	e.labels, e.ways = e.labels[:0], e.ways[:0]
-	e.local = f.loops > 0 && e.localCounter
+	e.local = f.takes || f.loops > 0 && e.localCounter
 	var start int
 	e.out, start = reserve(e.out)
 	e.locals(f)
-	if e.local {
+	if e.local && !f.takes {
 		e.getGlobal()
 		e.setCounter()
 	}
 	t := e.m.types[f.typ]
+	if sunk := e.sunkEntry && f.loops > 0 && f.calls <= maxSunk; f.calls > 0 && !sunk && e.events[f.events.from].op != opLoop {
+		e.settle()
+		if e.ahead = e.coldRefill; e.ahead {
+			e.testAhead()
+		} else {
+			e.test()
+		}
+	}
 	if f.wrap {
 		e.out = append(e.out, opBlock)
 		e.out = e.types.block(e.out, t.results)
-		e.depth = 1
+		e.depth++
 	}
 	// Branches to the function itself either return, or go to the wrapping block.
 	e.labels = append(e.labels, label{event: noEvent, op: opBlock, values: len(t.results) > 0, tables: 0xff, ends: 1, depth: e.depth})
-	if f.calls > 0 && (f.calls > maxSunk || !e.sunkEntry) && e.events[f.events.from].op != opLoop {
-		e.settle()
-		e.test()
-	}
 	if f.leafCost >= 0 {
 		// Early, so that the load and store overlap with what the leaf does.
 		e.pay(f.leafCost)
@@ -67,27 +74,35 @@ func (e *emitter) function(f *fn) {
 	patch(e.out, start)
 }
 
-// maxSunk is up to how many calls of guest functions are each preceded by a
-// test of their own, in place of one test at the entry.
+// maxSunk is up to how many calls of guest functions in a function with loops
+// are each preceded by a test of their own, in place of one test at the entry.
 const maxSunk = 2
 
 // locals declares the guest's locals and those of metering.
 func (e *emitter) locals(f *fn) {
-	extra := uint32(0)
-	next := f.locals
-	if e.local {
-		extra++
-		e.c = next
-		next++
+	next, extra := f.locals, uint32(0)
+	add := func() uint32 { next, extra = next+1, extra+1; return next - 1 }
+	displaced := false
+	switch n := uint32(len(e.m.types[f.typ].params)); {
+	case f.takes && f.locals > n:
+		displaced = true
+		e.c, e.first = n, add()
+	case f.takes:
+		e.c, next = n, n+1
+	case e.local:
+		e.c = add()
 	}
 	if f.bulk {
-		extra++
-		e.length = next
+		e.length = add()
 	}
 	e.out = appendU32(e.out, f.groups+extra)
-	e.out = append(e.out, e.src[f.decls.from:f.decls.to]...)
-	if e.local {
-		e.out = append(e.out, 1, typeI64)
+	if displaced {
+		e.displace(f)
+	} else {
+		e.out = append(e.out, e.src[f.decls.from:f.decls.to]...)
+		if e.local && !f.takes {
+			e.out = append(e.out, 1, typeI64)
+		}
 	}
 	if f.bulk {
 		e.out = append(e.out, 1, typeI32)
@@ -153,17 +168,24 @@ func (e *emitter) publish() {
 	e.st.pend = 0
 }
 
-// negative pushes whether the counter is below zero.
-func (e *emitter) negative() {
-	e.getCounter()
-	e.constant(0)
-	e.out = append(e.out, opI64LtS)
-}
-
 // test asks for a refill if the counter is below zero. Nothing may be pending.
 func (e *emitter) test() {
-	e.negative()
-	e.out = append(e.out, opIf, emptyBlock)
+	e.getCounter()
+	e.constant(0)
+	e.out = append(e.out, opI64LtS, opIf, emptyBlock)
+	e.ask()
+	e.out = append(e.out, opEnd)
+	e.passed()
+}
+
+// passed notes that each path to here comes from a test.
+func (e *emitter) passed() {
+	e.st.tested = true
+	e.st.own, e.st.all = 0, 0
+}
+
+// ask calls for a refill.
+func (e *emitter) ask() {
 	if e.local {
 		e.getCounter()
 		e.op(opCall, e.helper)
@@ -171,9 +193,6 @@ func (e *emitter) test() {
 	} else {
 		e.op(opCall, e.refill)
 	}
-	e.out = append(e.out, opEnd)
-	e.st.tested = true
-	e.st.own, e.st.all = 0, 0
 }
 
 // leave makes the counter exact for whoever called this function.
@@ -182,7 +201,11 @@ func (e *emitter) leave() {
 		e.settle()
 		e.test()
 	}
-	e.publish()
+	if e.f.takes {
+		e.hand()
+	} else {
+		e.publish()
+	}
 }
 
 func (e *emitter) call(x uint32) {
@@ -196,6 +219,13 @@ func (e *emitter) call(x uint32) {
 		e.st.spend(1 + uint32(f.leafCost))
 		e.op(opCall, f.clone)
 		return
+	} else if f.takes {
+		e.testCall()
+		e.hand()
+		e.op(opCall, f.clone)
+		e.setCounter()
+		e.st.all += LeafLimit
+		return
 	}
 	e.beforeCall()
 	e.op(opCall, e.index(x))
@@ -204,12 +234,16 @@ func (e *emitter) call(x uint32) {
 
 // beforeCall pays for a call operator that may enter a metered function.
 func (e *emitter) beforeCall() {
+	e.testCall()
+	e.publish()
+}
+
+func (e *emitter) testCall() {
 	e.st.spend(1)
 	if !e.st.tested {
 		e.settle()
 		e.test()
 	}
-	e.publish()
 }
 
 func (e *emitter) afterCall() {

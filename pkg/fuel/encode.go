@@ -36,28 +36,39 @@ func (t *typeTable) block(out, results []byte) []byte {
 func (m *module) encode(s *scanner, o Options) []byte {
 	imports, defined := uint32(len(m.importFuncs)), uint32(len(m.funcs))
 	helper := imports + 1 + defined
-	var leaves []uint32
-	if o.on(StaticLeaves) {
-		leaves = m.findLeaves(s.events, helper+1)
-	}
 	types := &typeTable{guest: len(m.types), wraps: make(map[string]uint32)}
 	refillType := types.add(nil, nil)
 	helperType := types.add([]byte{typeI64}, []byte{typeI64})
+	extra := &extras{next: helper + 1}
+	if o.on(StaticLeaves) {
+		m.findLeaves(s.events, extra)
+	}
+	if o.on(PassedCounter) {
+		m.findTakers(extra, types)
+	}
 	e := &emitter{
-		m: m, src: m.src, events: s.events, types: types,
+		m: m, src: m.src, events: s.events, firsts: s.firsts, types: types,
 		counter: m.globals, refill: imports, helper: helper,
-		localCounter: o.on(LocalCounter), doubleLoop: o.on(DoubleLoop), potentials: o.on(Potentials),
+		localCounter: o.on(LocalCounter), coldRefill: o.on(ColdRefill), invertedLoops: o.on(InvertedLoops), potentials: o.on(Potentials),
 		sunkEntry: o.on(SunkEntry), threading: o.on(Threading), unrolling: o.on(Unrolling),
 	}
 	code := m.sections[secCode]
 	e.out = make([]byte, 0, int(code.to-code.from)*3/2+64)
-	e.out = appendU32(e.out, defined+1+uint32(len(leaves)))
+	e.out = appendU32(e.out, defined+1+uint32(len(extra.funcs)))
 	for i := range m.funcs {
-		e.function(&m.funcs[i])
+		if f := &m.funcs[i]; f.takes && f.outside {
+			e.entrance(f)
+		} else {
+			e.function(f)
+		}
 	}
 	e.refillHelper()
-	for _, i := range leaves {
-		e.leafCopy(&m.funcs[i])
+	for _, i := range extra.funcs {
+		if f := &m.funcs[i]; f.takes {
+			e.function(f)
+		} else {
+			e.leafCopy(f)
+		}
 	}
 
 	out := make([]byte, 0, len(m.src)+len(e.out)-int(code.to-code.from)+len(m.names)/8+4096)
@@ -89,10 +100,14 @@ func (m *module) encode(s *scanner, o Options) []byte {
 		b = appendName(appendName(b, RefillModule), RefillName)
 		return appendU32(append(b, byte(ExternFunc)), refillType)
 	})
-	grown(secFunction, defined, 1+uint32(len(leaves)), func(b []byte) []byte {
+	section(secFunction, func(b []byte) []byte {
+		b = appendU32(b, defined+1+uint32(len(extra.types)))
+		for i := range m.funcs {
+			b = appendU32(b, m.funcs[i].outer)
+		}
 		b = appendU32(b, helperType)
-		for _, i := range leaves {
-			b = appendU32(b, m.funcs[i].typ)
+		for _, t := range extra.types {
+			b = appendU32(b, t)
 		}
 		return b
 	})
@@ -124,7 +139,7 @@ func (m *module) encode(s *scanner, o Options) []byte {
 	section(secCode, func(b []byte) []byte { return append(b, e.out...) })
 	verbatim(secData)
 	if m.names != nil {
-		section(secCustom, func(b []byte) []byte { return m.copyNames(appendName(b, "name"), e, leaves) })
+		section(secCustom, func(b []byte) []byte { return m.copyNames(appendName(b, "name"), e, extra.funcs) })
 	}
 	return out
 }

@@ -47,13 +47,15 @@ type Optimisation uint32
 
 // The optimisations. None of them changes a count.
 const (
-	LocalCounter Optimisation = 1 << iota // keep the counter in a local in functions with loops
-	DoubleLoop                            // keep the call of the refill out of loops; needs none of the others
-	Potentials                            // carry what is pending over branches
-	StaticLeaves                          // let callers pay for functions of constant cost
-	SunkEntry                             // test before calls in place of at the entry, where there are few
-	Threading                             // jump directly where a dispatch loop would lead
-	Unrolling                             // unroll small innermost loops
+	LocalCounter  Optimisation = 1 << iota // keep the counter in a local in functions with loops
+	ColdRefill                             // keep the call of the refill out of loops and behind the code
+	Potentials                             // carry what is pending over branches
+	StaticLeaves                           // let callers pay for functions of constant cost
+	SunkEntry                              // test before calls in place of at the entry, where there are few
+	Threading                              // jump directly where a dispatch loop would lead
+	Unrolling                              // unroll small innermost loops
+	InvertedLoops                          // leave a loop by its last branch, in place of repeating it; needs ColdRefill unless unrolled
+	PassedCounter                          // pass the counter to functions that are only called directly, and back
 
 	AllOptimisations = 1<<iota - 1
 )

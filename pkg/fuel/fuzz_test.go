@@ -68,7 +68,7 @@ func checkGenerated(t *testing.T, data []byte, budget uint64) {
 	if again := execute(t, best, interpreter, true, budget); !same(got, again, true) {
 		t.Fatalf("compiler %+v\ninterpreter %+v\n%x", got, again, code)
 	}
-	for _, off := range []Optimisation{AllOptimisations, LocalCounter, DoubleLoop, Potentials, StaticLeaves, SunkEntry, Threading, Unrolling} {
+	for _, off := range without() {
 		other := execute(t, mustInstrument(t, code, Options{Disable: off}), interpreter, true, budget)
 		if !same(got, other, false) {
 			t.Fatalf("all optimisations %+v\nwithout %#x %+v\n%x", got, off, other, code)

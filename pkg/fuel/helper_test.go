@@ -118,3 +118,12 @@ func runCommand(t testing.TB, config wazero.RuntimeConfig, code []byte, args ...
 	}
 	return out.String(), h.meter.Used(int64(counter.Get()))
 }
+
+// without is what tests leave out: all optimisations, and each of them.
+func without() []Optimisation {
+	all := []Optimisation{AllOptimisations}
+	for x := Optimisation(1); x < AllOptimisations; x <<= 1 {
+		all = append(all, x)
+	}
+	return all
+}

@@ -7,9 +7,10 @@ package fuel
 // host. No guest can reach the copy in another way.
 
 // findLeaves marks the static leaves and gives each that is called directly an
-// index for its copy, beginning at next. It also takes calls of leaves out of
-// the count of calls of each function.
-func (m *module) findLeaves(events []event, next uint32) (leaves []uint32) {
+// index for its copy, which adds takes. It also takes calls of leaves out of the
+// count of calls of each function.
+func (m *module) findLeaves(events []event, x *extras) {
+	found := false
 	for i := range m.funcs {
 		f := &m.funcs[i]
 		if f.calls > 0 || f.jumps || f.loops > 0 || f.bulk || f.cost > 2*LeafLimit {
@@ -21,13 +22,12 @@ func (m *module) findLeaves(events []event, next uint32) (leaves []uint32) {
 		}
 		f.leafCost = cost
 		if f.direct {
-			f.clone = next
-			next++
-			leaves = append(leaves, uint32(i))
+			f.clone = x.add(uint32(i), f.typ)
+			found = true
 		}
 	}
-	if len(leaves) == 0 {
-		return nil
+	if !found {
+		return
 	}
 	n := uint32(len(m.importFuncs))
 	for i := range m.funcs {
@@ -41,7 +41,6 @@ func (m *module) findLeaves(events []event, next uint32) (leaves []uint32) {
 			}
 		}
 	}
-	return leaves
 }
 
 // leafCost is what one run of these events costs, the entry included; ok is

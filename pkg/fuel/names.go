@@ -9,7 +9,7 @@ const (
 // copyNames copies what the name section says about the module and its
 // functions, so that a guest's stack trace stays readable. The rest of it, and
 // all other custom sections, speak of offsets and locals that have moved.
-func (m *module) copyNames(out []byte, e *emitter, leaves []uint32) []byte {
+func (m *module) copyNames(out []byte, e *emitter, extra []uint32) []byte {
 	whole := len(out)
 	r := reader{b: m.names}
 	for r.more() {
@@ -27,7 +27,7 @@ func (m *module) copyNames(out []byte, e *emitter, leaves []uint32) []byte {
 		case nameFunctions:
 			var at int
 			out, at = reserve(append(out, id))
-			out, ok = m.functionNames(out, &reader{b: body}, e, leaves)
+			out, ok = m.functionNames(out, &reader{b: body}, e, extra)
 			if ok {
 				patch(out, at)
 			}
@@ -39,12 +39,12 @@ func (m *module) copyNames(out []byte, e *emitter, leaves []uint32) []byte {
 	return out
 }
 
-// functionNames copies the names with their new indices; a leaf's copy gets
-// the name of the original.
-func (m *module) functionNames(out []byte, r *reader, e *emitter, leaves []uint32) ([]byte, bool) {
+// functionNames copies the names with their new indices; an appended function
+// gets the name of the one it comes from.
+func (m *module) functionNames(out []byte, r *reader, e *emitter, extra []uint32) ([]byte, bool) {
 	n := r.count(2)
-	named := make(map[uint32]string, len(leaves))
-	for _, i := range leaves {
+	named := make(map[uint32]string, len(extra))
+	for _, i := range extra {
 		named[uint32(len(m.importFuncs))+i] = ""
 	}
 	list := make([]byte, 0, len(r.b)+len(r.b)/8)
@@ -64,7 +64,7 @@ func (m *module) functionNames(out []byte, r *reader, e *emitter, leaves []uint3
 	if r.bad || r.more() {
 		return out, false
 	}
-	for _, i := range leaves {
+	for _, i := range extra {
 		if name := named[uint32(len(m.importFuncs))+i]; name != "" {
 			list = appendName(appendU32(list, m.funcs[i].clone), name)
 			n++

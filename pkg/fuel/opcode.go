@@ -31,6 +31,7 @@ const (
 	opI32Eqz       = 0x45
 	opI32LtU       = 0x49
 	opI64LtS       = 0x53
+	opI64GeS       = 0x59
 	opI64Add       = 0x7c
 	opI64Sub       = 0x7d
 	opI64Shl       = 0x86

@@ -10,7 +10,7 @@ type label struct {
 	op     byte
 	values bool // branches carry values
 	tables byte // see event
-	ends   byte // how many ends close it
+	ends   byte // how many blocks it is made of, see loop.go
 	set    bool // at least one edge has been seen; at holds the state on arrival
 	at     state
 	other  state // if: the state in which its else begins
@@ -91,7 +91,7 @@ func (e *emitter) step(i uint32) uint32 {
 	case opBr:
 		e.br(v)
 	case opBrIf:
-		e.brIf(v)
+		e.brIf(i)
 	case opBrTable:
 		e.brTable(i)
 	case opReturn:
@@ -121,7 +121,7 @@ func (e *emitter) copy(v *event) {
 	if v.flags&flagThread != 0 {
 		to -= uint32(v.pair) // br decides whether they are needed
 	}
-	e.out = append(e.out, e.src[v.from:to]...)
+	e.source(v.from, to)
 	e.st.spend(v.cost)
 	if e.st.all > MaxStretch-2*runLength {
 		e.settle()
@@ -167,10 +167,7 @@ func (e *emitter) end(v *event) {
 	if l.op != opLoop && live {
 		e.pay(e.edge(l))
 	}
-	for range l.ends {
-		e.out = append(e.out, opEnd)
-		e.depth--
-	}
+	e.loopEnd(l.ends, live)
 	switch {
 	case v.flags&flagDeadAfter != 0:
 		// The block may promise values; what follows must validate without them.
@@ -199,6 +196,12 @@ func (e *emitter) endFunction(l *label, live bool) {
 	if live {
 		e.leave()
 	}
+	if e.ahead {
+		if live {
+			e.out = append(e.out, opReturn)
+		}
+		e.askBehind()
+	}
 	e.out = append(e.out, opEnd)
 }
 
@@ -211,7 +214,7 @@ func (e *emitter) br(v *event) {
 			t = e.threaded(l, v.aux)
 		}
 		if t == nil || !e.dropsSelector(l) {
-			e.out = append(e.out, e.src[v.pos-uint32(v.pair):v.pos]...)
+			e.source(v.pos-uint32(v.pair), v.pos)
 		}
 		if t != nil {
 			e.st.spend(2) // local.get and br_table of the dispatch
@@ -235,14 +238,21 @@ func (e *emitter) branch(op byte, l *label) {
 	e.out = appendU32(append(e.out, op), uint32(e.depth-l.depth))
 }
 
-func (e *emitter) brIf(v *event) {
+func (e *emitter) brIf(i uint32) {
+	v := &e.events[i]
 	l := e.at(v.arg)
 	e.st.spend(1)
 	if l.op == opLoop || !e.potentials {
 		e.settle()
 	}
 	if l.op == opLoop {
-		e.branch(opBrIf, l)
+		if l.ends == outOfLine && e.closes(i, l.event) {
+			e.out = append(e.out, opI32Eqz)
+			e.op(opBrIf, uint32(e.depth-l.depth)+outOfLine-2)
+			e.branch(opBr, l)
+		} else {
+			e.branch(opBrIf, l)
+		}
 		return
 	}
 	diff := e.edge(l)

@@ -20,8 +20,14 @@ type fn struct {
 	jumps  bool   // has branches, or traps by unreachable
 	direct bool   // is called directly by some function
 
+	referred bool // is in a table, or may be by a reference
+	outside  bool // is exported or the start function
+	first    span // in module.firsts: where it names the first local that is no parameter
+
 	leafCost int32  // of a static leaf: what its caller pays for it; else -1
-	clone    uint32 // of a static leaf: index of its uncharged copy
+	outer    uint32 // type at its own index
+	takes    bool   // takes the counter and gives it back, see pass.go
+	clone    uint32 // of a static leaf: index of its uncharged copy; if takes: of the function that does
 }
 
 // event is one operator that the rewriter must look at. The operators before
@@ -53,7 +59,10 @@ const (
 	evBulk  = 0xf1 // aux holds the sub-opcode, or opMemoryGrow
 )
 
-const noEvent = math.MaxUint32
+const (
+	noEvent = math.MaxUint32
+	noLocal = math.MaxUint32
+)
 
 // runLength is the greatest cost of plain operators between two events.
 const runLength = 4096
@@ -74,9 +83,11 @@ type scanner struct {
 	events []event
 	bulk   bool // bulk operators carry a surcharge
 	locals int  // of all functions so far
+	firsts []uint32
 
 	// The function being scanned.
 	f      *fn
+	own    uint32 // its first local that is no parameter, if that may matter; else noLocal
 	r      reader
 	frames []frame
 	loops  []uint32 // events of the open loops
@@ -94,10 +105,12 @@ func (m *module) scanAll(surcharge bool) (*scanner, error) {
 	for i := range m.funcs {
 		f := &m.funcs[i]
 		f.events.from = uint32(len(s.events))
+		f.first.from = uint32(len(s.firsts))
 		if err := s.function(f); err != nil {
 			return nil, err
 		}
 		f.events.to = uint32(len(s.events))
+		f.first.to = uint32(len(s.firsts))
 	}
 	return s, nil
 }
@@ -125,7 +138,11 @@ func (s *scanner) function(f *fn) error {
 	}
 	f.decls.to = uint32(r.i)
 	f.locals = uint32(total)
-	f.leafCost = -1
+	f.leafCost, f.outer = -1, f.typ
+	s.own = noLocal
+	if n := len(s.m.types[f.typ].params); f.mayTake(n) {
+		s.own = uint32(n)
+	}
 	s.frames = append(s.frames[:0], frame{event: noEvent})
 	s.loops = s.loops[:0]
 	s.from, s.cost, s.dead, s.pair = uint32(r.i), 0, false, pairing{}
@@ -175,6 +192,9 @@ func (s *scanner) body() error {
 			s.pair.local(op, pos, uint32(r.i), x)
 			if x == 0 && op != opLocalSet {
 				s.f.reads0++
+			}
+			if x == s.own {
+				s.firsts = append(s.firsts, pos)
 			}
 			s.cost++
 		case shapeControl:
@@ -235,6 +255,7 @@ func (s *scanner) special(op byte, pos uint32) error {
 		if x >= s.m.funcCount() {
 			return malformed("a function names a function that does not exist")
 		}
+		s.m.refer(x)
 		s.emit(op, pos, x)
 		return nil
 	case opMemoryGrow, opMisc:

@@ -30,13 +30,13 @@ package fuel
 // function has returned. It depends neither on the size of a slice nor on
 // which optimisations are on.
 //
-// At a trap the count is what had been paid by then. Charges since the last
-// payment are not in it; a function that keeps the counter in a local hands it
-// over at calls, refills and returns, so what it paid since then is not in it
-// either: less than a slice. The count at a trap is a function of the module,
+// At a trap the count is what had been paid and written back by then. Functions
+// keep the counter to themselves, and pass it among them, up to the next refill,
+// host call, call through a table or return to the host; what they paid since is
+// not in it: less than a slice. The count at a trap is a function of the module,
 // its input, the budget and the options, so it is the same on each machine and
 // under the compiler and the interpreter. Counts at a trap are comparable only
-// between runs with the same options.
+// between runs with the same options and the same version of this package.
 //
 // # When a guest is stopped
 //

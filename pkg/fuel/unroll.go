@@ -48,7 +48,8 @@ func (e *emitter) unrollFactor(i uint32) uint32 {
 //	block X  loop…  block C1 BODY, br X end  block C2 BODY, br X end  BODY  end… end
 //
 // where a branch to the loop goes to the end of its own copy's block, and only
-// the last copy's goes back.
+// the last copy's goes back. If the loop's last operator repeats it, what that
+// leaves for X pays before.
 func (e *emitter) unroll(i, n uint32) uint32 {
 	v := &e.events[i]
 	last := &e.events[v.arg]
@@ -57,7 +58,12 @@ func (e *emitter) unroll(i, n uint32) uint32 {
 	e.depth++
 	exit := label{op: opBlock, depth: e.depth}
 	ends := e.loopHead(v)
-	head := e.depth
+	head := e.loopDepth(ends)
+	to := v.arg
+	closes := e.closes(to-1, i)
+	if closes {
+		to--
+	}
 	for k := uint32(1); k <= n; k++ {
 		if k < n {
 			e.out = append(e.out, opBlock, emptyBlock)
@@ -67,8 +73,22 @@ func (e *emitter) unroll(i, n uint32) uint32 {
 		} else {
 			e.push(i, opLoop).depth = head
 		}
-		e.run(i+1, v.arg)
-		if last.flags&flagDeadBefore == 0 {
+		e.run(i+1, to)
+		switch {
+		case closes:
+			e.copy(&e.events[to])
+			e.st.spend(1)
+			e.pay(e.edge(&exit))
+			e.st.pend = exit.at.pend
+			e.out = append(e.out, opI32Eqz)
+			e.branch(opBrIf, &exit)
+			if l := e.at(0); k < n {
+				e.pay(e.edge(l))
+			} else {
+				e.settle()
+				e.branch(opBr, l)
+			}
+		case last.flags&flagDeadBefore == 0:
 			e.copy(last)
 			e.pay(e.edge(&exit))
 			if k < n {
@@ -82,10 +102,9 @@ func (e *emitter) unroll(i, n uint32) uint32 {
 		}
 		e.labels = e.labels[:len(e.labels)-1]
 	}
-	for range ends + 1 {
-		e.out = append(e.out, opEnd)
-		e.depth--
-	}
+	e.loopEnd(ends, last.flags&flagDeadBefore == 0)
+	e.out = append(e.out, opEnd)
+	e.depth--
 	if last.flags&flagDeadAfter != 0 {
 		e.out = append(e.out, opUnreachable)
 	} else {

@@ -235,7 +235,7 @@ func TestCasesChargeWhatWasmtimeCharges(t *testing.T) {
 	}
 	for _, name := range []string{
 		"br_if", "br_if_value", "br_if_function", "if", "if_else", "br_table", "br_table_function", "loop", "loop_params", "loop_table", "nested", "dead_loop",
-		"recursive", "call_branchy", "call_indirect", "loop_calls", "memory_fill", "memory_copy", "memory_init", "memory_grow", "table_fill", "table_copy", "table_init", "table_grow",
+		"recursive", "own_local", "pair", "self", "call_branchy", "call_indirect", "loop_calls", "memory_fill", "memory_copy", "memory_init", "memory_grow", "table_fill", "table_copy", "table_init", "table_grow",
 	} {
 		for _, n := range []int32{1, 2} {
 			compare(t, code, call{name, []int32{n}})

@@ -52,7 +52,7 @@ func Generate(data []byte) []byte {
 	out = section(out, 7, append(export, 2, 0))
 	elements := []byte{1, 0, 0x41, 0, 0x0b, functions + 1}
 	for i := range byte(functions + 1) {
-		elements = append(elements, i)
+		elements = append(elements, min(i, 1)) // the others are only called directly
 	}
 	out = section(out, 9, elements)
 	code := []byte{functions}

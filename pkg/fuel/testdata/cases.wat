@@ -84,6 +84,28 @@
       (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))
     local.get 1)
 
+  ;; Functions that take the counter: it has the index of their first own local.
+  (func $own (param i32) (result i64) (local i64)
+    (loop
+      (local.set 1 (i64.add (local.get 1) (i64.const 1000000000000)))
+      (br_if 0 (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))
+    local.get 1)
+  (func (export "own_local") (param i32) (result i32)
+    (i64.eq (call $own (local.get 0)) (i64.mul (i64.const 1000000000000) (i64.extend_i32_u (local.get 0)))))
+  (func $pair (param i32) (result i32 f64) (local f64 f64)
+    (local.set 1 (f64.const 2))
+    i32.const 7 local.get 1 local.get 0 br_if 0 drop drop
+    call $look
+    (return (i32.const 8) (f64.add (local.get 1) (local.get 2))))
+  (func (export "pair") (param i32) (result i32) (i32.add (i32.trunc_f64_s (call $pair (local.get 0)))))
+  (func $self (export "self") (param i32) (result i32) (local i32)
+    (local.set 1 (local.get 0))
+    (if (local.get 0)
+      (then
+        (local.set 1 (call_indirect (type $unary) (call $self (i32.sub (local.get 0) (i32.const 1))) (i32.const 0)))
+        call $look))
+    local.get 1)
+
   (func (export "memory_fill") (param i32) (memory.fill (i32.const 0) (i32.const 1) (local.get 0)))
   (func (export "memory_copy") (param i32) (memory.copy (i32.const 0) (i32.const 8) (local.get 0)))
   (func (export "memory_init") (param i32) (memory.init $bytes (i32.const 0) (i32.const 0) (local.get 0)))
