@@ -36,12 +36,15 @@ func (r *Report) skip(name, why string) {
 // element is "." and so nameless.
 func (u Unpack) name(raw string) (string, error) {
 	if len(raw) > MaxName || strings.ContainsRune(raw, 0) {
-		return "", fmt.Errorf("a name in the archive is too long or holds a zero byte")
+		return "", fmt.Errorf("%w: a name in it is too long or holds a zero byte", ErrMalformed)
 	}
 	bare := raw == "." || strings.HasPrefix(raw, "./")
 	name := path.Clean(raw)
-	if !fs.ValidPath(name) || strings.Count(name, "/") >= MaxDepth {
-		return "", fmt.Errorf("the archive names %.80q, which is not below the directory that it is for", raw)
+	if !inside(name) || !u.Whole && !fs.ValidPath(name) {
+		return "", fmt.Errorf("%w: it names %.80q, which is not below the directory that it is for", ErrMalformed, raw)
+	}
+	if strings.Count(name, "/") >= MaxDepth {
+		return "", fmt.Errorf("%w: it has over %d directories inside each other", ErrTooLarge, MaxDepth)
 	}
 	switch {
 	case u.As == "":
@@ -51,4 +54,9 @@ func (u Unpack) name(raw string) (string, error) {
 	}
 	_, rest, _ := strings.Cut(name, "/")
 	return path.Join(u.As, rest), nil
+}
+
+// inside reports whether a clean path stays below where it begins.
+func inside(name string) bool {
+	return name != ".." && !strings.HasPrefix(name, "../") && !path.IsAbs(name)
 }

@@ -153,6 +153,24 @@ func TestUnpackStaysBeneath(t *testing.T) {
 	}
 }
 
+// A name that leads out is refused before anything is looked up, also in a whole copy,
+// which takes names that are no text.
+func TestNamesThatLeadOut(t *testing.T) {
+	for _, u := range []Unpack{{}, {Whole: true}} {
+		for _, raw := range []string{"../victim", "a/../../victim", "/victim", "..", "./../x", "a\x00b"} {
+			if got, err := u.name(raw); !errors.Is(err, ErrMalformed) {
+				t.Errorf("whole %t: %q is %q, %v", u.Whole, raw, got, err)
+			}
+		}
+		if _, err := u.name("\xff\xfe"); (err == nil) != u.Whole {
+			t.Errorf("whole %t: a name that is no text: %v", u.Whole, err)
+		}
+		if _, err := u.name(strings.Repeat("a/", MaxDepth) + "b"); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("whole %t: too deep: %v", u.Whole, err)
+		}
+	}
+}
+
 // check fails if anything beside to was touched, or a link in it leads out.
 func check(t *testing.T, top, to, victim string) {
 	t.Helper()

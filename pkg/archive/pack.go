@@ -20,6 +20,12 @@ type Pack struct {
 	Enter func(dir *os.File) error
 	// Each, unless nil, is told after each file how much there is so far.
 	Each func(Report)
+	// Whole makes a faithful copy or none: files with several names keep them, and what
+	// cannot be read is an error. Only what is neither file, directory nor link is skipped.
+	Whole bool
+	// MaxBytes is how many bytes the files of a whole copy may have together, holes
+	// counted; of another there is no bound.
+	MaxBytes int64
 }
 
 // batch is how many names of a directory are read at once.
@@ -28,7 +34,7 @@ const batch = 256
 // Dir writes a directory with all beneath it. What cannot be read, and what is neither
 // a file, a directory nor a symbolic link, is skipped and reported.
 func (p Pack) Dir(ctx context.Context, w io.Writer, root *os.Root) (Report, error) {
-	b := packer{Pack: p, ctx: ctx, root: root, w: tar.NewWriter(w)}
+	b := packer{Pack: p, ctx: ctx, root: root, w: tar.NewWriter(w), links: map[uint64]string{}}
 	if err := b.dir(".", 0); err != nil {
 		return b.report, err
 	}
@@ -50,6 +56,7 @@ type packer struct {
 	root   *os.Root
 	w      *tar.Writer
 	report Report
+	links  map[uint64]string // of a whole copy, files with several names: inode → the first
 }
 
 // called is the name in the archive of what is called name in the tree.
@@ -78,6 +85,9 @@ func (b *packer) wrote(n int64) {
 
 func (b *packer) dir(name string, depth int) error {
 	if depth > MaxDepth || len(name) > MaxName {
+		if b.Whole {
+			return fmt.Errorf("%w: %.200s is too deep", ErrTooLarge, name)
+		}
 		b.report.skip(name, "too deep")
 		return nil
 	}
@@ -144,6 +154,9 @@ func (b *packer) entry(name string, depth int) error {
 		b.wrote(0)
 		return nil
 	case st.Mode().IsRegular():
+		if again, err := b.again(name, st); again || err != nil {
+			return err
+		}
 		f, err := b.root.OpenFile(name, readFlags, 0)
 		if err != nil {
 			return b.unread(name, err)
@@ -155,6 +168,26 @@ func (b *packer) entry(name string, depth int) error {
 	return nil
 }
 
+// again writes a further name of a file that is in a whole copy already.
+func (b *packer) again(name string, st fs.FileInfo) (bool, error) {
+	inode, several := linked(st)
+	if !b.Whole || !several {
+		return false, nil
+	}
+	first, known := b.links[inode]
+	if !known {
+		b.links[inode] = name
+		return false, nil
+	}
+	h := b.header(name, tar.TypeLink, st)
+	h.Linkname = b.called(first)
+	if err := b.w.WriteHeader(h); err != nil {
+		return true, err
+	}
+	b.wrote(0)
+	return true, nil
+}
+
 func (b *packer) file(name string, f *os.File) error {
 	st, err := f.Stat()
 	if err != nil || !st.Mode().IsRegular() { // a pipe by now, for example
@@ -162,6 +195,9 @@ func (b *packer) file(name string, f *os.File) error {
 	}
 	h := b.header(name, tar.TypeReg, st)
 	h.Size = st.Size()
+	if b.Whole && h.Size > b.MaxBytes-b.report.Bytes {
+		return fmt.Errorf("%w: over %d bytes", ErrTooLarge, b.MaxBytes)
+	}
 	if err := b.w.WriteHeader(h); err != nil {
 		return err
 	}
@@ -177,6 +213,9 @@ func (b *packer) file(name string, f *os.File) error {
 func (b *packer) unread(name string, err error) error {
 	if name == "." {
 		return err
+	}
+	if b.Whole {
+		return fmt.Errorf("cannot read %.200s: %w", name, cause(err))
 	}
 	b.report.skip(name, cause(err).Error())
 	return nil

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -32,7 +34,18 @@ type Unpack struct {
 	MaxBytes int64
 	// Each, unless nil, is told now and then how much there is so far.
 	Each func(Report)
+	// Whole takes the archive for all that is to be in an empty directory: hard links are
+	// made too, permissions and times are set as they are in it, and nothing may be named
+	// twice. After an error what is there is of no use.
+	Whole bool
+	// MaxEntries bounds the entries of an archive; 0 = MaxEntries.
+	MaxEntries int64
+	// Owner is whose all becomes, as user and group; 0 = who unpacks.
+	Owner int
 }
+
+// ErrMalformed is an archive that nobody should have made.
+var ErrMalformed = errors.New("the archive is malformed")
 
 // ErrTooLarge is an archive that holds more than it may.
 var ErrTooLarge = errors.New("the archive holds more than it may")
@@ -47,8 +60,13 @@ func (u Unpack) Into(ctx context.Context, root *os.Root, r io.Reader) (Report, e
 	b := unpacker{Unpack: u, root: root}
 	in := tar.NewReader(reader{ctx, r})
 	err := b.all(in)
-	for i := len(b.closed) - 1; i >= 0; i-- { // directories that nothing could be made in
-		err = errors.Join(err, root.Chmod(b.closed[i].name, b.closed[i].mode))
+	for _, d := range slices.Backward(b.later) {
+		if derr := root.Chmod(d.name, d.mode); derr != nil {
+			err = errors.Join(err, derr)
+		}
+		if u.Whole && err == nil {
+			err = root.Chtimes(d.name, d.time, d.time)
+		}
 	}
 	return b.report, err
 }
@@ -57,13 +75,14 @@ type unpacker struct {
 	Unpack
 	root   *os.Root
 	report Report
-	closed []directory
-	parent string // the last one that was looked at, which is no link
+	later  []directory // whose permissions are set at the end, so that files can be made in them
+	parent string      // the last one that was looked at, which is no link
 }
 
 type directory struct {
 	name string
 	mode fs.FileMode
+	time time.Time
 }
 
 func (b *unpacker) all(in *tar.Reader) error {
@@ -75,8 +94,8 @@ func (b *unpacker) all(in *tar.Reader) error {
 		if err != nil {
 			return err
 		}
-		if b.report.Files+b.report.Skipped >= MaxEntries {
-			return fmt.Errorf("%w: over %d files", ErrTooLarge, MaxEntries)
+		if most := cmp.Or(b.MaxEntries, MaxEntries); b.report.Files+b.report.Skipped >= most {
+			return fmt.Errorf("%w: over %d files", ErrTooLarge, most)
 		}
 		if err := b.entry(h, in); err != nil {
 			return err
@@ -92,13 +111,16 @@ func (b *unpacker) entry(h *tar.Header, in io.Reader) error {
 	if err != nil {
 		return err
 	}
-	name, err := filepath.Localize(slashed)
+	name := slashed
+	if !b.Whole {
+		name, err = filepath.Localize(slashed)
+	}
 	if err != nil {
 		return fmt.Errorf("this system cannot have a file called %.80q", slashed)
 	}
 	if slashed == "." {
 		if h.Typeflag != tar.TypeDir {
-			return fmt.Errorf("the archive has a file without a name")
+			return fmt.Errorf("%w: it has a file without a name", ErrMalformed)
 		}
 		return nil // the directory itself
 	}
@@ -108,9 +130,18 @@ func (b *unpacker) entry(h *tar.Header, in io.Reader) error {
 	mode := fs.FileMode(h.Mode) & fs.ModePerm // neither set-user-ID nor its like
 	switch h.Typeflag {
 	case tar.TypeDir:
-		err = b.mkdir(name, mode)
-	case tar.TypeReg, '\x00': // the oldest form of a regular file
+		err = b.mkdir(name, mode, h.ModTime)
+	case tar.TypeReg, tar.TypeGNUSparse, '\x00': // the oldest form of a regular file
 		err = b.file(name, mode, h, in)
+	case tar.TypeLink:
+		if !b.Whole {
+			b.report.skip(slashed, "a hard link")
+			return nil
+		}
+		var to string
+		if to, err = b.name(h.Linkname); err == nil {
+			err = b.root.Link(to, name)
+		}
 	case tar.TypeSymlink:
 		if b.Links != LinksAny && !beneath(slashed, h.Linkname) {
 			b.report.skip(slashed, "a link that leads out")
@@ -119,11 +150,17 @@ func (b *unpacker) entry(h *tar.Header, in io.Reader) error {
 		if err = b.clear(name); err == nil {
 			err = b.root.Symlink(h.Linkname, name)
 		}
+		if err == nil {
+			err = b.own(name)
+		}
 	case tar.TypeXGlobalHeader:
 		return nil
 	default:
 		b.report.skip(slashed, "neither file, directory nor symbolic link")
 		return nil
+	}
+	if b.Whole && errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%w: it names %.80q twice", ErrMalformed, slashed)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot make %.200s: %w", slashed, cause(err))
@@ -146,9 +183,14 @@ func (b *unpacker) above(name string) error {
 		st, err := b.root.Lstat(local)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			err = b.root.Mkdir(local, 0o777)
-		case err == nil && st.Mode()&fs.ModeSymlink != 0:
-			return fmt.Errorf("%.200s: %w", at, ErrBeneathLink)
+			if err = b.root.Mkdir(local, b.most(0o777)); err == nil {
+				err = b.own(local)
+			}
+		case err == nil && !st.IsDir():
+			if st.Mode()&fs.ModeSymlink != 0 {
+				return fmt.Errorf("%.200s: %w", at, ErrBeneathLink)
+			}
+			return fmt.Errorf("%w: it puts something below %.80q, which is no directory", ErrMalformed, at)
 		}
 		if err != nil {
 			return fmt.Errorf("cannot make %.200s: %w", at, cause(err))
@@ -158,22 +200,45 @@ func (b *unpacker) above(name string) error {
 	return nil
 }
 
-func (b *unpacker) mkdir(name string, mode fs.FileMode) error {
-	err := b.root.Mkdir(name, mode|0o700)
-	if errors.Is(err, fs.ErrExist) {
-		if st, serr := b.root.Lstat(name); serr == nil && st.IsDir() {
-			return nil
-		}
-		return err
+// most is what a file or directory may be made with: all of a whole copy is private until
+// it is as it should be.
+func (b *unpacker) most(mode fs.FileMode) fs.FileMode {
+	if b.Whole {
+		return mode & 0o700
 	}
-	if err == nil && mode&0o700 != 0o700 {
-		b.closed = append(b.closed, directory{name, mode})
+	return mode
+}
+
+// own gives what was made to its owner.
+func (b *unpacker) own(name string) error {
+	if b.Owner == 0 {
+		return nil
+	}
+	return b.root.Lchown(name, b.Owner, b.Owner)
+}
+
+func (b *unpacker) mkdir(name string, mode fs.FileMode, at time.Time) error {
+	err := b.root.Mkdir(name, b.most(mode|0o700))
+	there := errors.Is(err, fs.ErrExist)
+	if there {
+		if st, serr := b.root.Lstat(name); serr != nil || !st.IsDir() {
+			return err
+		}
+		err = nil
+	} else if err == nil {
+		err = b.own(name)
+	}
+	if err == nil && (b.Whole || !there && mode&0o700 != 0o700) {
+		b.later = append(b.later, directory{name, mode, at})
 	}
 	return err
 }
 
 // clear takes away what is in a file's or link's place; never a directory.
 func (b *unpacker) clear(name string) error {
+	if b.Whole {
+		return nil // nothing may be
+	}
 	st, err := b.root.Lstat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -193,13 +258,22 @@ func (b *unpacker) file(name string, mode fs.FileMode, h *tar.Header, in io.Read
 	if err := b.clear(name); err != nil {
 		return err
 	}
-	f, err := b.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	f, err := b.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, b.most(mode))
 	if err != nil {
 		return err
 	}
 	_, err = io.Copy(counter{f, b}, in)
+	if err == nil {
+		err = b.own(name)
+	}
+	if err == nil && b.Whole {
+		err = f.Chmod(mode)
+	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
+	}
+	if b.Whole {
+		return b.root.Chtimes(name, h.ModTime, h.ModTime)
 	}
 	if !h.ModTime.IsZero() && h.ModTime.After(time.Unix(0, 0)) {
 		return b.root.Chtimes(name, h.ModTime, h.ModTime)

@@ -9,12 +9,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"testing/iotest"
 	"time"
 
+	"peercompute/pkg/archive"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/testkit"
 )
@@ -353,7 +355,7 @@ func TestHostileArchives(t *testing.T) {
 		"nothing":               {nil, mesh.Invalid},
 		"set-user-ID":           {archiveOf(t, file("x")), mesh.None},
 		"no directories":        {archiveOf(t, file("a/b/c")), mesh.None},
-		"deep":                  {archiveOf(t, file(strings.Repeat("a/", maxDepth+2)+"x")), mesh.TooLarge},
+		"deep":                  {archiveOf(t, file(strings.Repeat("a/", archive.MaxDepth+2)+"x")), mesh.TooLarge},
 	} {
 		t.Run(name, func(t *testing.T) { unpackInto(t, c.archive, c.kind) })
 	}
@@ -421,6 +423,11 @@ func TestArchiveIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	unpackInto(t, b.Bytes(), mesh.TooLarge)
+	var many []tar.Header // that hold nothing, and have over 1 MiB themselves
+	for i := range 1<<20/512 + 1 {
+		many = append(many, tar.Header{Typeflag: tar.TypeDir, Name: strconv.Itoa(i)})
+	}
+	unpackInto(t, archiveOf(t, many...), mesh.TooLarge)
 
 	s := made(t)
 	if _, err := s.Restore(t.Context(), someVolume, user, &b); mesh.KindOf(err) != mesh.TooLarge || mesh.AsError(err).Rule != "volume.size" {
@@ -436,7 +443,7 @@ func TestHolesAreBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(f.Truncate(1<<40), f.Close(), v.Close()); err != nil {
+	if err := errors.Join(f.Truncate(thin*mesh.MinVolume+1), f.Close(), v.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Backup(t.Context(), someVolume, &bytes.Buffer{}); mesh.KindOf(err) != mesh.TooLarge {
