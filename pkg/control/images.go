@@ -60,39 +60,16 @@ func (s *Server) imageRoutes(mux *http.ServeMux, get func(string, handler)) {
 	get("DELETE /v1/images", func(r *http.Request) (any, error) {
 		return w.PruneImages(r.Context(), r.URL.Query().Get("peer"))
 	})
+	failed := func(e *Error) ImageEvent { return ImageEvent{Error: e} }
 	mux.HandleFunc("POST /v1/images/push", func(rw http.ResponseWriter, r *http.Request) {
 		in, err := body[PushImage](r)
-		if err != nil {
-			writeError(rw, err)
-			return
-		}
-		imageEvents(rw, func(emit func(ImageEvent) error) error { return w.PushImage(r.Context(), in, emit) })
+		lines(rw, r, err, failed, func(emit func(ImageEvent) error) error { return w.PushImage(r.Context(), in, emit) })
 	})
 	mux.HandleFunc("POST /v1/images/build", func(rw http.ResponseWriter, r *http.Request) {
 		// What a build says comes while its directory is still being read.
 		_ = http.NewResponseController(rw).EnableFullDuplex()
-		imageEvents(rw, func(emit func(ImageEvent) error) error { return w.BuildImage(r.Context(), r.Body, emit) })
+		lines(rw, r, nil, failed, func(emit func(ImageEvent) error) error { return w.BuildImage(r.Context(), r.Body, emit) })
 	})
-}
-
-// imageEvents streams events, one a line. Once the first is sent a failure is one too.
-func imageEvents(w http.ResponseWriter, do func(emit func(ImageEvent) error) error) {
-	enc, flush, started := json.NewEncoder(w), http.NewResponseController(w), false
-	emit := func(ev ImageEvent) error {
-		if !started {
-			started = true
-			w.Header().Set("Content-Type", "application/x-ndjson")
-		}
-		if err := enc.Encode(ev); err != nil {
-			return err
-		}
-		return flush.Flush()
-	}
-	if err := do(emit); err != nil && !started {
-		writeError(w, err)
-	} else if err != nil {
-		_ = emit(ImageEvent{Error: NewError(err)})
-	}
 }
 
 // PushImage gives an image of this machine to a peer, and reports each step.

@@ -102,9 +102,7 @@ func journalRoutes(mux *http.ServeMux, get func(string, handler), j Journal) {
 				}
 			}
 		}
-		lines(w, r, err, func(emit func(any) error) error {
-			return j.Audit(r.Context(), q, func(e AuditEntry) error { return emit(e) })
-		})
+		lines(w, r, err, nil, func(emit func(AuditEntry) error) error { return j.Audit(r.Context(), q, emit) })
 	})
 	mux.HandleFunc("GET /v1/audit/export", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/x-ndjson")
@@ -122,9 +120,7 @@ func journalRoutes(mux *http.ServeMux, get func(string, handler), j Journal) {
 		if s := v.Get("type"); s != "" {
 			q.Types = strings.Split(s, ",")
 		}
-		lines(w, r, err, func(emit func(any) error) error {
-			return j.Events(r.Context(), q, func(e Event) error { return emit(e) })
-		})
+		lines(w, r, err, nil, func(emit func(Event) error) error { return j.Events(r.Context(), q, emit) })
 	})
 }
 
@@ -138,37 +134,6 @@ func number(v url.Values, name string) (int, error) {
 		return 0, mesh.Errorf(mesh.Invalid, "%s=%q is not a number from 0 up", name, s)
 	}
 	return n, nil
-}
-
-// lines answers with one JSON object a line, each sent at once. A failure after
-// the first cuts the answer.
-func lines(w http.ResponseWriter, r *http.Request, err error, all func(emit func(any) error) error) {
-	started := false
-	flush := http.NewResponseController(w)
-	start := func() {
-		if !started {
-			started = true
-			w.Header().Set("Content-Type", "application/x-ndjson")
-			w.WriteHeader(http.StatusOK)
-		}
-	}
-	if err == nil {
-		err = all(func(v any) error {
-			start()
-			if err := json.NewEncoder(w).Encode(v); err != nil {
-				return err
-			}
-			return flush.Flush()
-		})
-	}
-	switch {
-	case err != nil && !started:
-		writeError(w, err)
-	case err != nil && r.Context().Err() == nil:
-		panic(http.ErrAbortHandler)
-	default:
-		start()
-	}
 }
 
 // Audit calls on for each entry that q asks for, the oldest first.

@@ -125,34 +125,11 @@ const (
 	maxDiscover     = time.Minute
 )
 
-// knock streams KnockEvents, one a line. Once the first is sent a failure is an
-// event too.
 func (s *Server) knock(w http.ResponseWriter, r *http.Request) {
 	k, err := body[KnockAt](r)
-	if err != nil {
-		writeError(w, err)
-		return
-	}
-	enc := json.NewEncoder(w)
-	flush := http.NewResponseController(w)
-	started := false
-	emit := func(ev KnockEvent) error {
-		if !started {
-			started = true
-			w.Header().Set("Content-Type", "application/x-ndjson")
-		}
-		if err := enc.Encode(ev); err != nil {
-			return err
-		}
-		return flush.Flush()
-	}
-	err = s.cfg.Members.Knock(r.Context(), k, emit)
-	switch {
-	case err != nil && !started:
-		writeError(w, err)
-	case err != nil:
-		_ = emit(KnockEvent{Error: NewError(err)})
-	}
+	lines(w, r, err, func(e *Error) KnockEvent { return KnockEvent{Error: e} }, func(emit func(KnockEvent) error) error {
+		return s.cfg.Members.Knock(r.Context(), k, emit)
+	})
 }
 
 // Knocks lists who waits for an answer.

@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"time"
 
@@ -40,29 +39,7 @@ func (s *Server) stats(w http.ResponseWriter, r *http.Request) {
 	if err == nil && q.Every != 0 && q.Every < time.Second {
 		err = mesh.Errorf(mesh.Invalid, "samples are at least a second apart")
 	}
-	if err != nil {
-		writeError(w, err)
-		return
-	}
-	enc := json.NewEncoder(w)
-	flush := http.NewResponseController(w)
-	started := false
-	err = s.cfg.Workloads.Stats(r.Context(), q, func(sample StatsSample) error {
-		if !started {
-			started = true
-			w.Header().Set("Content-Type", "application/x-ndjson")
-		}
-		if err := enc.Encode(sample); err != nil {
-			return err
-		}
-		return flush.Flush()
-	})
-	switch {
-	case err != nil && !started:
-		writeError(w, err)
-	case err != nil && r.Context().Err() == nil:
-		panic(http.ErrAbortHandler) // cut
-	}
+	lines(w, r, err, nil, func(emit func(StatsSample) error) error { return s.cfg.Workloads.Stats(r.Context(), q, emit) })
 }
 
 // Stats calls each with every sample.

@@ -13,50 +13,53 @@ import (
 	"peercompute/pkg/mesh"
 )
 
-// deploy streams DeployEvents, one a line. Once the first is sent a failure is an
-// event too.
-func (s *Server) deploy(w http.ResponseWriter, r *http.Request) {
-	d, err := body[Deploy](r)
-	if err != nil {
-		writeError(w, err)
-		return
-	}
-	deployEvents(w, func(emit func(DeployEvent) error) error { return s.cfg.Workloads.Deploy(r.Context(), d, emit) })
-}
-
-func (s *Server) rollback(w http.ResponseWriter, r *http.Request) {
-	b, err := body[Rollback](r)
-	if err != nil {
-		writeError(w, err)
-		return
-	}
-	deployEvents(w, func(emit func(DeployEvent) error) error {
-		return s.cfg.Workloads.Rollback(r.Context(), r.PathValue("ref"), r.URL.Query().Get("peer"), b, emit)
-	})
-}
-
-func deployEvents(w http.ResponseWriter, do func(emit func(DeployEvent) error) error) {
-	enc := json.NewEncoder(w)
-	flush := http.NewResponseController(w)
+// lines answers with one JSON object a line, each sent at once. A failure after the
+// first is one as well, made by failed; without that it cuts the answer.
+func lines[T any](w http.ResponseWriter, r *http.Request, err error, failed func(*Error) T, all func(emit func(T) error) error) {
 	started := false
-	emit := func(ev DeployEvent) error {
+	flush := http.NewResponseController(w)
+	start := func() {
 		if !started {
 			started = true
 			w.Header().Set("Content-Type", "application/x-ndjson")
+			w.WriteHeader(http.StatusOK)
 		}
-		if err := enc.Encode(ev); err != nil {
+	}
+	emit := func(v T) error {
+		start()
+		if err := json.NewEncoder(w).Encode(v); err != nil {
 			return err
 		}
 		return flush.Flush()
 	}
-	err := do(emit)
+	if err == nil {
+		err = all(emit)
+	}
 	switch {
 	case err != nil && !started:
 		writeError(w, err)
-	case err != nil:
-		_ = emit(DeployEvent{Error: NewError(err)})
+	case err != nil && failed != nil:
+		_ = emit(failed(NewError(err)))
+	case err != nil && r.Context().Err() == nil:
+		panic(http.ErrAbortHandler)
+	default:
+		start()
 	}
 }
+
+func (s *Server) deploy(w http.ResponseWriter, r *http.Request) {
+	d, err := body[Deploy](r)
+	lines(w, r, err, failedDeploy, func(emit func(DeployEvent) error) error { return s.cfg.Workloads.Deploy(r.Context(), d, emit) })
+}
+
+func (s *Server) rollback(w http.ResponseWriter, r *http.Request) {
+	b, err := body[Rollback](r)
+	lines(w, r, err, failedDeploy, func(emit func(DeployEvent) error) error {
+		return s.cfg.Workloads.Rollback(r.Context(), r.PathValue("ref"), r.URL.Query().Get("peer"), b, emit)
+	})
+}
+
+func failedDeploy(e *Error) DeployEvent { return DeployEvent{Error: e} }
 
 // run upgrades the connection and carries a job's streams as frames.
 func (s *Server) run(w http.ResponseWriter, r *http.Request) {

@@ -262,11 +262,15 @@ func rekeyImages(tx *store.Tx, from, to mesh.PeerID) error {
 }
 
 // engineImages is the driver that has images; Unsupported if none does.
-func (n *Node) engineImages() (driver.Images, error) {
-	if d, ok := n.cfg.Runtimes[mesh.Container].Driver.(driver.Images); ok {
-		return d, nil
+func (n *Node) engineImages() (driver.Images, error) { return ofContainers[driver.Images](n) }
+
+// ofContainers is the driver of containers, for what it can do besides running them.
+func ofContainers[T any](n *Node) (T, error) {
+	d, ok := n.cfg.Runtimes[mesh.Container].Driver.(T)
+	if !ok {
+		return d, mesh.Errorf(mesh.Unsupported, "this machine runs no containers").WithRule("host.runtime").WithHint("see: peerctl status")
 	}
-	return nil, mesh.Errorf(mesh.Unsupported, "this machine runs no containers").WithRule("host.runtime").WithHint("see: peerctl status")
+	return d, nil
 }
 
 // The spool: parts that arrived, by owner. Owners are apart, so that a digest gives

@@ -407,12 +407,7 @@ func rekeyVolumes(tx *store.Tx, from, to mesh.PeerID) error {
 }
 
 // volumeDriver is the driver that has volumes; Unsupported if none does.
-func (n *Node) volumeDriver() (driver.Volumes, error) {
-	if d, ok := n.cfg.Runtimes[mesh.Container].Driver.(driver.Volumes); ok {
-		return d, nil
-	}
-	return nil, mesh.Errorf(mesh.Unsupported, "this machine runs no containers").WithRule("host.runtime").WithHint("see: peerctl status")
-}
+func (n *Node) volumeDriver() (driver.Volumes, error) { return ofContainers[driver.Volumes](n) }
 
 // volumesReady refuses a spec whose volumes this machine could not make.
 func (n *Node) volumesReady(ctx context.Context, s mesh.Spec) error {

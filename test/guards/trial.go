@@ -75,6 +75,9 @@ func (t trial) take(ctx context.Context, g guard, i int, bin string) (said strin
 			return said, nil
 		}
 	}
+	if ctx.Err() != nil {
+		return "interrupted", ctx.Err()
+	}
 	return fmt.Sprintf("NOT NOTICED: %v", err), err
 }
 

@@ -86,35 +86,24 @@ func fdPrestatDirName(g *Guest, p []uint64) errno.Errno {
 
 func fdPread(g *Guest, p []uint64) errno.Errno {
 	f, e := g.plain(p[0])
-	switch {
-	case e != 0:
-		return e
-	case !f.canRead:
-		return errno.BadFD
+	if e == 0 && !f.canRead {
+		e = errno.BadFD
 	}
-	parts, e := g.parts(p[1], p[2])
-	if e != 0 {
-		return e
-	}
-	off := int64(p[3])
-	n, e := g.each(parts, func(b []byte) (int, errno.Errno) {
-		n, e := g.Scratch.ReadAt(f.node, b, off)
-		off += int64(n)
-		return n, e
-	})
-	if e != 0 {
-		return e
-	}
-	return g.put32(p[4], n)
+	return g.moveAt(f, e, p, g.Scratch.ReadAt)
 }
 
 func fdPwrite(g *Guest, p []uint64) errno.Errno {
 	f, e := g.plain(p[0])
-	switch {
-	case e != 0:
+	if e == 0 && !f.canWrite {
+		e = errno.BadFD
+	}
+	return g.moveAt(f, e, p, g.Scratch.WriteAt)
+}
+
+// moveAt moves the parts that p names at its offset, unless e says that it may not.
+func (g *Guest) moveAt(f *file, e errno.Errno, p []uint64, move func(*scratch.Node, []byte, int64) (int, errno.Errno)) errno.Errno {
+	if e != 0 {
 		return e
-	case !f.canWrite:
-		return errno.BadFD
 	}
 	parts, e := g.parts(p[1], p[2])
 	if e != 0 {
@@ -122,7 +111,7 @@ func fdPwrite(g *Guest, p []uint64) errno.Errno {
 	}
 	off := int64(p[3])
 	n, e := g.each(parts, func(b []byte) (int, errno.Errno) {
-		n, e := g.Scratch.WriteAt(f.node, b, off)
+		n, e := move(f.node, b, off)
 		off += int64(n)
 		return n, e
 	})
