@@ -115,6 +115,24 @@ func TestStartFunctionIsCharged(t *testing.T) {
 	}
 }
 
+// TestStartFunctionThatCallsItself has a start function that also is called
+// directly: it takes the counter, but not from the host.
+func TestStartFunctionThatCallsItself(t *testing.T) {
+	p := oneFunc(opGlobalGet, 0, opI32Const, 1, 0x6b, opGlobalSet, 0, opGlobalGet, 0, opIf, emptyBlock, opCall, 0, opEnd)
+	p.globals = []byte{1, typeI32, 1, opI32Const, 5, opEnd}
+	p.start = []byte{0}
+	const want = 5*(1+6) + 4 // entries and operators, calls
+	for _, off := range append(without(), 0) {
+		h := newHost(t, wazero.NewRuntimeConfigInterpreter(), 1<<30)
+		if err := h.load(mustInstrument(t, p.bytes(), Options{Disable: off}), wazero.NewModuleConfig()); err != nil {
+			t.Fatal(err)
+		}
+		if got := h.used(); got != want {
+			t.Errorf("without %#x: used %d, want %d", off, got, want)
+		}
+	}
+}
+
 func TestMeter(t *testing.T) {
 	m := NewMeter(2*Slice + 10)
 	c, err := m.Refill(-5)
