@@ -48,7 +48,7 @@ func (rt *runtimes) open(ctx context.Context, cfg config, m *member.Member) erro
 		// The engine knows the node's containers by its first ID, whatever its key is now.
 		containers, err := docker.New(docker.Config{
 			Node: m.Origin, Host: cfg.Docker.Host, Runtime: cfg.Docker.Runtime, Log: m.Log, MayConnect: rt.mayConnect, Owner: rt.ownerNow, Copier: copierProcess,
-			Volumes: filepath.Join(m.Home, "volumes"), OwnersVolumes: rt.ownersVolumes, VolumeMade: rt.volumeMade, Secrets: rt.secretsOf,
+			Volumes: filepath.Join(m.Home, "volumes"), OwnersVolumes: rt.ownersVolumes, VolumeMade: rt.volumeMade, Manifest: rt.manifest, Secrets: rt.secretsOf,
 		})
 		if err != nil {
 			return err

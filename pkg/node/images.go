@@ -78,6 +78,23 @@ func eachImage(tx *store.Tx, fn func(pushedImage) error) error {
 	})
 }
 
+// ImageManifest is the digest of the manifest of an image that was pushed here; empty =
+// there is none of that name.
+func ImageManifest(s *store.Store, ref string) (digest string) {
+	err := s.View(func(tx *store.Tx) error {
+		return eachImage(tx, func(p pushedImage) (err error) {
+			if p.ref() == ref {
+				_, digest, err = p.Image.Manifest()
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return ""
+	}
+	return digest
+}
+
 // imageDisk is what images take that peers pushed: of one owner, and of all. A part
 // that several images of an owner have counts once; one whose size is told
 // differently is another, because only one of the two can be true.

@@ -341,3 +341,29 @@ func FuzzAnnouncedImage(f *testing.F) {
 		}
 	})
 }
+
+// The manifest of a pushed image is known by the image's name, while there is one.
+func TestImageManifest(t *testing.T) {
+	st, err := store.Open(filepath.Join(t.TempDir(), "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	p, _ := anImage(t, aLayer(t, "x", 10))
+	_, want, err := p.Image.Manifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := ImageManifest(st, p.ref()); got != "" {
+		t.Errorf("before it is here: %q", got)
+	}
+	if err := st.Update(t.Context(), func(tx *store.Tx) error { return putImage(tx, p) }); err != nil {
+		t.Fatal(err)
+	}
+	if got := ImageManifest(st, p.ref()); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := ImageManifest(st, mesh.PushedRef(ann, p.Image.ID)); got != "" {
+		t.Errorf("another's: %q", got)
+	}
+}

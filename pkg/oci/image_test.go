@@ -3,7 +3,10 @@ package oci
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -200,7 +203,7 @@ func TestUnpack(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := layer(t, entries...)
-	found, err := Unpack(bytes.NewReader(b), dir, wanted, limit)
+	found, err := Unpack(bytes.NewReader(b), dir, Wanted{Parts: wanted}, limit)
 	if err != nil || len(found) != len(names) {
 		t.Fatalf("found %v, %v", found, err)
 	}
@@ -216,11 +219,70 @@ func TestUnpack(t *testing.T) {
 	if beside, err := os.ReadDir(filepath.Dir(dir)); err != nil || len(beside) != 1 {
 		t.Errorf("beside it there are %v, %v", beside, err)
 	}
-	if _, err := Unpack(bytes.NewReader(b), dir, wanted, 600); mesh.KindOf(err) != mesh.TooLarge {
+	if _, err := Unpack(bytes.NewReader(b), dir, Wanted{Parts: wanted}, 600); mesh.KindOf(err) != mesh.TooLarge {
 		t.Errorf("over the limit: %v", err)
 	}
-	if _, err := Unpack(bytes.NewReader(b[:520]), dir, wanted, limit); err == nil {
+	if _, err := Unpack(bytes.NewReader(b[:520]), dir, Wanted{Parts: wanted}, limit); err == nil {
 		t.Error("an archive that breaks off was taken")
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, ".*")); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
+}
+
+// What engines that keep images with containerd save: layers are compressed, and
+// nothing says which file is the configuration.
+func TestUnpackCompressed(t *testing.T) {
+	plain := layer(t, file("bin/x"))
+	squeezed := func(b []byte) []byte {
+		var out bytes.Buffer
+		w := gzip.NewWriter(&out)
+		_, err := w.Write(b)
+		if err := errors.Join(err, w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return out.Bytes()
+	}
+	ours, other := config(t, "amd64", DigestOf(plain)), config(t, "arm64", DigestOf(plain))
+	var saved bytes.Buffer
+	w := tar.NewWriter(&saved)
+	for i, b := range [][]byte{squeezed(plain), other, []byte("{}"), ours} {
+		err := w.WriteHeader(&tar.Header{Name: fmt.Sprint("blobs/sha256/", i), Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(b))})
+		if _, werr := w.Write(b); errors.Join(err, werr) != nil {
+			t.Fatal(err, werr)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wanted := Wanted{
+		Parts: map[string]bool{DigestOf(plain): true},
+		Config: func(i Image) bool {
+			return i.Arch == "amd64" && len(i.Layers) == 1 && i.Layers[0].Digest == DigestOf(plain)
+		},
+	}
+	dir := t.TempDir()
+	found, err := Unpack(bytes.NewReader(saved.Bytes()), dir, wanted, limit)
+	if err != nil || len(found) != 2 || found[DigestOf(plain)] != int64(len(plain)) || found[DigestOf(ours)] != int64(len(ours)) {
+		t.Fatalf("found %v, %v", found, err)
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, FileName(DigestOf(plain)))); err != nil || !bytes.Equal(got, plain) {
+		t.Errorf("the layer is %d bytes, %v", len(got), err)
+	}
+
+	// A few bytes may hold very many: what is written is bounded too.
+	bomb := squeezed(make([]byte, 8<<20))
+	saved.Reset()
+	w = tar.NewWriter(&saved)
+	err = w.WriteHeader(&tar.Header{Name: "x", Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(bomb))})
+	if _, werr := w.Write(bomb); errors.Join(err, werr, w.Close()) != nil {
+		t.Fatal(err, werr)
+	}
+	if _, err := Unpack(&saved, dir, wanted, 1<<20); mesh.KindOf(err) != mesh.TooLarge {
+		t.Errorf("8 MiB in %d bytes, of which 1 MiB is taken: %v", len(bomb), err)
+	}
+	if _, size, err := keep(bytes.NewReader(bomb), dir, wanted, 1<<20); size != 1<<20+1 || err != nil {
+		t.Errorf("%d bytes were written, %v; want one more than may be", size, err)
 	}
 	if left, err := filepath.Glob(filepath.Join(dir, ".*")); err != nil || len(left) != 0 {
 		t.Errorf("left behind: %v %v", left, err)
@@ -275,7 +337,7 @@ func FuzzUnpack(f *testing.F) {
 	f.Add(layer(f, link(tar.TypeSymlink, "x", "/etc"), file("x/y")))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		dir := t.TempDir()
-		found, err := Unpack(bytes.NewReader(b), dir, map[string]bool{DigestOf([]byte("y")): true}, 1<<20)
+		found, err := Unpack(bytes.NewReader(b), dir, Wanted{Parts: map[string]bool{DigestOf([]byte("y")): true}, Config: func(Image) bool { return true }}, 1<<20)
 		there, rerr := os.ReadDir(dir)
 		if rerr != nil || len(there) > 1 || err == nil && len(there) != len(found) {
 			t.Errorf("found %v, there are %v (%v, %v)", found, there, err, rerr)

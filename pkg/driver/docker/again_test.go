@@ -40,7 +40,8 @@ func TestImageThatRanBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Spec.Digest = id
-	if _, err := d.Prepare(t.Context(), w, nil); err == nil || mesh.KindOf(err) == mesh.Internal {
+	// An engine that keeps images with containerd knows what else is in the repository.
+	if _, err := d.Prepare(t.Context(), w, nil); !dockertest.ByManifest(t) && (err == nil || mesh.KindOf(err) == mesh.Internal) {
 		t.Errorf("a pin that the name does not mean: got %v, want a refusal", err)
 	}
 	w.Again = true

@@ -73,8 +73,12 @@ type Config struct {
 	OwnersVolumes func(owner mesh.PeerID) ([]driver.Volume, error)
 	// VolumeMade notes that a volume was made, for driver.Volume. nil = nobody notes it.
 	VolumeMade func(ctx context.Context, id mesh.VolumeID) error
-	Log        *slog.Logger     // nil = discard
-	Now        func() time.Time // nil = time.Now
+	// Manifest is the digest of the manifest by which a pushed image was served to the
+	// engine: those that keep images with containerd call it that. nil, and empty, say that
+	// it is not known.
+	Manifest func(ref string) string
+	Log      *slog.Logger     // nil = discard
+	Now      func() time.Time // nil = time.Now
 }
 
 // DefaultMaxImage is how large a pulled image may be unless configured: 8 GiB.
@@ -99,6 +103,7 @@ type Driver struct {
 	volumes       *volume.Store // nil = there are none
 	ownersVolumes func(mesh.PeerID) ([]driver.Volume, error)
 	volumeMade    func(context.Context, mesh.VolumeID) error
+	manifest      func(string) string
 	secrets       func(context.Context, mesh.Workload) (map[string][]byte, error)
 	secretsDir    sync.Mutex // of the directory above them all, made with the first and gone with the last
 
@@ -149,7 +154,7 @@ func New(c Config) (*Driver, error) {
 	d := &Driver{
 		node: c.Node, maxImage: c.MaxImage, log: c.Log, now: c.Now, cli: cli,
 		pinned: map[mesh.WorkloadID]pinned{}, ways: map[*way]bool{}, cores: cores{},
-		booted: c.Now().Add(-upSince()), mayConnect: c.MayConnect, ownerNow: c.Owner, out: c.Out, runtime: c.Runtime, copier: c.Copier, ownersVolumes: c.OwnersVolumes, volumeMade: c.VolumeMade, secrets: c.Secrets,
+		booted: c.Now().Add(-upSince()), mayConnect: c.MayConnect, ownerNow: c.Owner, out: c.Out, runtime: c.Runtime, copier: c.Copier, ownersVolumes: c.OwnersVolumes, volumeMade: c.VolumeMade, manifest: c.Manifest, secrets: c.Secrets,
 	}
 	if c.Volumes != "" {
 		d.volumes = volume.New(c.Volumes)

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -69,10 +70,19 @@ func needEngine(t testing.TB) {
 	testkit.Need(t, "go")
 }
 
+// manifests are those of pushed images, by their names.
+var manifests sync.Map
+
+func manifestOf(ref string) string {
+	digest, _ := manifests.Load(ref)
+	text, _ := digest.(string)
+	return text
+}
+
 func open(t testing.TB, node mesh.PeerID) *docker.Driver {
 	t.Helper()
 	host, runtime := dockertest.Chosen()
-	d, err := docker.New(docker.Config{Node: node, Host: host, Runtime: runtime, Copier: copier, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	d, err := docker.New(docker.Config{Node: node, Host: host, Runtime: runtime, Copier: copier, Manifest: manifestOf, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

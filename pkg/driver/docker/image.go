@@ -123,7 +123,7 @@ func (d *Driver) findImage(ctx context.Context, e engine, ref imageRef, digest s
 		case errdefs.IsNotFound(err):
 		case err != nil:
 			return image{}, d.fail(err, "look for the image")
-		case digest == "" || isAt(got, digest):
+		case digest == "" || isAt(got, digest) || d.isPushed(got, ref, digest):
 			return usable(got, e, ref.text)
 		default:
 			missing = mesh.Errorf(mesh.Denied, "the image %s is not the one pinned by %s", ref.text, digest).
@@ -146,6 +146,13 @@ func isAt(got api.InspectResponse, digest string) bool {
 		_, at, ok := strings.Cut(r, "@")
 		return ok && at == digest
 	})
+}
+
+// isPushed reports whether the image is the pushed one that the reference and the digest
+// name, under the name that an engine has for it which goes by manifests.
+func (d *Driver) isPushed(got api.InspectResponse, ref imageRef, digest string) bool {
+	_, id, ok := mesh.ParsePushed(ref.text)
+	return ok && id == digest && d.manifest != nil && mesh.ValidDigest(got.ID) && got.ID == d.manifest(ref.text)
 }
 
 func foreign(what, os, arch string, e engine) error {

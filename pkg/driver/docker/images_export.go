@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/containerd/errdefs"
 
@@ -30,19 +31,32 @@ func (d *Driver) Export(ctx context.Context, text, dir string) (oci.Image, error
 	if got.Size > d.maxImage {
 		return oci.Image{}, d.tooLarge(ref)
 	}
-	wanted := map[string]bool{got.ID: true}
+	wanted := oci.Wanted{Parts: map[string]bool{}}
 	for _, l := range got.RootFS.Layers {
-		wanted[l] = true
+		wanted.Parts[l] = true
+	}
+	// Not every engine calls an image by its configuration, but each says what is in it.
+	var config string
+	wanted.Config = func(i oci.Image) bool {
+		same := i.OS == got.Os && i.Arch == got.Architecture &&
+			slices.EqualFunc(i.Layers, got.RootFS.Layers, func(l oci.Layer, digest string) bool { return l.Digest == digest })
+		if same && config != got.ID {
+			config = i.ID
+		}
+		return same
 	}
 	sizes, err := d.unpack(ctx, got.ID, dir, wanted)
 	if err != nil {
 		return oci.Image{}, err
 	}
-	config, err := os.ReadFile(filepath.Join(dir, oci.FileName(got.ID)))
-	if err != nil {
+	if config == "" {
 		return oci.Image{}, notSaved(ref)
 	}
-	img, err := oci.Describe(config)
+	b, err := os.ReadFile(filepath.Join(dir, oci.FileName(config)))
+	if err != nil {
+		return oci.Image{}, err
+	}
+	img, err := oci.Describe(b)
 	if err != nil {
 		return oci.Image{}, err
 	}
@@ -55,12 +69,12 @@ func (d *Driver) Export(ctx context.Context, text, dir string) (oci.Image, error
 }
 
 func notSaved(ref imageRef) error {
-	return mesh.Errorf(mesh.Unsupported, "the container engine does not save %s as plain layers", ref.text).
-		WithHint("engines that keep images with containerd cannot push yet; push the image to a registry, or use an engine with the overlay2 store")
+	return mesh.Errorf(mesh.Unsupported, "the container engine does not save all of %s in a form that is known here", ref.text).
+		WithHint("its layers may be compressed in another way than gzip, or some be missing; push the image to a registry instead")
 }
 
 // unpack saves an image and keeps those of its parts in dir that are wanted.
-func (d *Driver) unpack(ctx context.Context, id, dir string, wanted map[string]bool) (map[string]int64, error) {
+func (d *Driver) unpack(ctx context.Context, id, dir string, wanted oci.Wanted) (map[string]int64, error) {
 	saved, err := d.cli.ImageSave(ctx, []string{id})
 	if err != nil {
 		return nil, d.fail(err, "save the image")
@@ -73,5 +87,5 @@ func (d *Driver) unpack(ctx context.Context, id, dir string, wanted map[string]b
 	return sizes, err
 }
 
-// tarSlack is what a saved image may be larger than the image: headers, padding.
+// tarSlack is what a saved image may be larger than the image: headers, padding, manifests.
 const tarSlack = 64 << 20

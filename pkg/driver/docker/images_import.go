@@ -40,6 +40,10 @@ func (d *Driver) Import(ctx context.Context, in driver.Import) error {
 	} else if err != nil && !errdefs.IsNotFound(err) {
 		return d.fail(err, "look for the image")
 	}
+	_, manifest, err := in.Image.Manifest()
+	if err != nil {
+		return err
+	}
 	parts := &parts{d: d, in: in}
 	reg, err := registry.Serve(in.Image, parts.open)
 	if err != nil {
@@ -64,9 +68,8 @@ func (d *Driver) Import(ctx context.Context, in driver.Import) error {
 	if err != nil {
 		return d.fail(err, "look for the image")
 	}
-	if got.ID != in.Image.ID {
-		return mesh.Errorf(mesh.Unsupported, "the container engine names images by something else than their configuration").
-			WithHint("engines that keep images with containerd cannot take pushed ones yet")
+	if got.ID != in.Image.ID && got.ID != manifest {
+		return mesh.Errorf(mesh.Unsupported, "the container engine calls the image %s, which is neither its configuration nor its manifest", clip(got.ID, 80))
 	}
 	return d.tag(ctx, got.ID, in.Ref)
 }
@@ -116,10 +119,10 @@ func (p *parts) fetch(ctx context.Context, digest string) error {
 	if at < 0 {
 		return mesh.Errorf(mesh.NotFound, "layer %s is no longer on this machine", digest).WithHint("push the image again, which sends it along")
 	}
-	wanted := map[string]bool{}
+	wanted := oci.Wanted{Parts: map[string]bool{}}
 	for _, l := range p.in.Image.Layers {
 		if _, err := os.Stat(filepath.Join(p.in.Dir, oci.FileName(l.Digest))); err != nil {
-			wanted[l.Digest] = true
+			wanted.Parts[l.Digest] = true
 		}
 	}
 	found, err := p.d.unpack(ctx, held[at].ID, p.in.Dir, wanted)

@@ -250,3 +250,34 @@ func TestBytesText(t *testing.T) {
 		}
 	}
 }
+
+// A pushed image on an engine that goes by manifests is the one that was served to it,
+// under the name and pin that say so, and no other.
+func TestPushedByManifest(t *testing.T) {
+	manifest, config, other := "sha256:"+strings.Repeat("a", 64), "sha256:"+strings.Repeat("b", 64), "sha256:"+strings.Repeat("c", 64)
+	pushed := mesh.PushedRef(testNode, config)
+	d := &Driver{manifest: func(ref string) string {
+		if ref == pushed {
+			return manifest
+		}
+		return ""
+	}}
+	for _, c := range []struct {
+		name            string
+		d               *Driver
+		id, ref, digest string
+		want            bool
+	}{
+		{"the one that was served", d, manifest, pushed, config, true},
+		{"another image under its name", d, other, pushed, config, false},
+		{"another pin", d, manifest, pushed, other, false},
+		{"a name of no pushed image", d, manifest, "nginx:1", config, false},
+		{"one that is not known", d, manifest, mesh.PushedRef(testNode, other), other, false},
+		{"an engine that gives it no name", d, "", mesh.PushedRef(testNode, other), other, false},
+		{"nobody to ask", &Driver{}, manifest, pushed, config, false},
+	} {
+		if got := c.d.isPushed(api.InspectResponse{ID: c.id}, imageRef{text: c.ref}, c.digest); got != c.want {
+			t.Errorf("%s: %t", c.name, got)
+		}
+	}
+}

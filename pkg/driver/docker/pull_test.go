@@ -21,6 +21,10 @@ func TestPullsOnceForMany(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := dockertest.NewRegistry(t, random(1<<20))
+	want := r.ID
+	if dockertest.ByManifest(t) {
+		want = r.Manifest
+	}
 	var mu sync.Mutex
 	var seen []mesh.Progress
 	var all sync.WaitGroup
@@ -31,8 +35,8 @@ func TestPullsOnceForMany(t *testing.T) {
 				defer mu.Unlock()
 				seen = append(seen, p)
 			})
-			if err != nil || id != r.ID {
-				t.Errorf("got %s, %v, want %s", id, err, r.ID)
+			if err != nil || id != want {
+				t.Errorf("got %s, %v, want %s", id, err, want)
 			}
 		})
 	}
@@ -40,13 +44,13 @@ func TestPullsOnceForMany(t *testing.T) {
 	if n := r.Layers.Load(); n != 1 {
 		t.Errorf("the layer was fetched %d times", n)
 	}
-	if got, want := r.Asked.Load(), single.Asked.Load(); got != want {
-		t.Errorf("the manifest was asked for %d times, for one pull %d times", got, want)
+	if got, once := r.Asked.Load(), single.Asked.Load(); got != once {
+		t.Errorf("the manifest was asked for %d times, for one pull %d times", got, once)
 	}
 	if len(seen) == 0 || seen[0].What != "pulling "+r.Ref {
 		t.Errorf("progress: got %+v", seen)
 	}
-	if id, err := d.Prepare(t.Context(), workload(spec(r.Ref)), nil); err != nil || id != r.ID || r.Layers.Load() != 1 {
+	if id, err := d.Prepare(t.Context(), workload(spec(r.Ref)), nil); err != nil || id != want || r.Layers.Load() != 1 {
 		t.Errorf("what is here was pulled again: %s, %v", id, err)
 	}
 }
@@ -56,6 +60,10 @@ func TestPins(t *testing.T) {
 	d := open(t, newNode(t))
 	r := dockertest.NewRegistry(t, random(1<<10))
 	other := "sha256:" + strings.Repeat("1", 64)
+	want, byManifest := r.ID, dockertest.ByManifest(t)
+	if byManifest {
+		want = r.Manifest
+	}
 	for _, c := range []struct {
 		name, digest string
 		here         bool // the image was pulled before
@@ -68,6 +76,9 @@ func TestPins(t *testing.T) {
 		{"other, to be pulled", other, false, mesh.Denied},
 		{"other, here", other, true, mesh.Denied},
 	} {
+		if byManifest && c.digest == r.ID {
+			continue // which such an engine has no name for
+		}
 		r.Forget(t)
 		if c.here {
 			if _, err := d.Prepare(t.Context(), workload(spec(r.Ref)), nil); err != nil {
@@ -77,7 +88,7 @@ func TestPins(t *testing.T) {
 		s := spec(r.Ref)
 		s.Digest = c.digest
 		id, err := d.Prepare(t.Context(), workload(s), nil)
-		if c.want == 0 && (err != nil || id != r.ID) {
+		if c.want == 0 && (err != nil || id != want) {
 			t.Errorf("%s: got %s, %v", c.name, id, err)
 		}
 		if c.want != 0 && (err == nil || mesh.KindOf(err) != c.want) {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +73,17 @@ func Chosen() (host, runtime string) {
 		host = client.DefaultDockerHost
 	}
 	return host, os.Getenv("PEERCOMPUTE_TEST_RUNTIME")
+}
+
+// ByManifest reports whether the engine that tests use keeps its images with containerd,
+// and so calls them by their manifests and not by their configurations.
+func ByManifest(t testing.TB) bool {
+	t.Helper()
+	info, err := Client(t).Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(info.DriverStatus, func(s [2]string) bool { return strings.HasPrefix(s[1], "io.containerd.snapshotter.") })
 }
 
 // Client is a client of the local engine that the test closes.
