@@ -25,7 +25,7 @@ func honest(t *testing.T, alice *testmesh.Node, module, text string) (output str
 // of waits until alice has a receipt of a peer that check accepts.
 func of(t *testing.T, alice *testmesh.Node, peer string, check func(receipt) bool) (found receipt) {
 	t.Helper()
-	within(t, time.Minute, "a receipt of "+peer, func() bool {
+	within(t, 30*time.Second, "a receipt of "+peer, func() bool {
 		for _, r := range receipts(t, alice, "--peer", peer) {
 			if r.Peer == peer && check(r) {
 				found = r
