@@ -47,7 +47,7 @@ func withSwitches(guards []guard) (switches, error) {
 			if err != nil {
 				return s, fmt.Errorf("%s: %w", g.title, err)
 			}
-			h, ok := sources[path].handovers(without, i)
+			h, ok := sources[path].handovers(without, g.title, i)
 			if !ok {
 				added = nil
 				break
@@ -91,6 +91,7 @@ func (f function) offset(p token.Pos) int { return int(p - f.Pos()) }
 type handover struct {
 	index int // of the function
 	away  int // the guard
+	title string
 	copy  string
 }
 
@@ -115,7 +116,7 @@ func parseSource(path, text string) (*source, error) {
 }
 
 // handovers are the functions that differ in without; not ok where anything else does.
-func (s *source) handovers(without *source, away int) (out []handover, ok bool) {
+func (s *source) handovers(without *source, title string, away int) (out []handover, ok bool) {
 	if s.outside != without.outside || len(s.funcs) != len(without.funcs) {
 		return nil, false
 	}
@@ -129,7 +130,7 @@ func (s *source) handovers(without *source, away int) (out []handover, ok bool) 
 			return nil, false
 		}
 		name := w.offset(w.Name.Pos())
-		out = append(out, handover{i, away, w.text[:name] + f.without(away) + w.text[name+len(w.Name.Name):]})
+		out = append(out, handover{i, away, title, w.text[:name] + f.without(away) + w.text[name+len(w.Name.Name):]})
 	}
 	return out, len(out) > 0
 }
@@ -143,7 +144,7 @@ func (s *source) withHandovers() string {
 	copies := ""
 	for _, h := range s.added {
 		of[h.index] = append(of[h.index], h.away)
-		copies += "\n\n" + h.copy
+		copies += fmt.Sprintf("\n\n//line %s:1\n%s", h.title, h.copy) // by which the compiler calls it
 	}
 	text := s.text
 	for _, i := range slices.Backward(slices.Sorted(maps.Keys(of))) {

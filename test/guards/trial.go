@@ -134,6 +134,8 @@ func (g guard) judge(ctx context.Context, said string, failed error) error {
 		return fmt.Errorf("%s passes without it", g.test)
 	case ctx.Err() != nil:
 		return fmt.Errorf("not known: %w", ctx.Err())
+	case strings.Contains(said, "cannot build ./"): // a program that the test needs
+		return fmt.Errorf("it does not build:\n%s", said)
 	case strings.Contains(said, "panic: test timed out"): // which a busy machine can do too
 		return fmt.Errorf("not known: %s ran out of time", g.test)
 	}
