@@ -53,7 +53,7 @@ containers and WASM programs here or on a peer, publishes them, and decides
 which peers may do what on this machine.`,
 		Example: `  peerctl status
   peerctl deploy hello.wasm --publish
-  peerctl deploy nginx:1.27 --peer bob --port 80 --publish`,
+  peerctl deploy myapp:1 --peer bob --port 8080 --publish`,
 		Args:              cobra.ArbitraryArgs,
 		RunE:              onlySubcommands,
 		SilenceErrors:     true,
