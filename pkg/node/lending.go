@@ -103,7 +103,11 @@ func (l *lending) run(ctx context.Context) error {
 		l.sample(ctx)
 		policy, st, brk := l.now()
 		if st.Open != last.Open || st.Reason != last.Reason || st.Then != last.Then {
-			l.n.log.Info("lending is "+st.String(), "opens", st.Opens)
+			log := l.n.log
+			if !st.Opens.IsZero() {
+				log = log.With("opens", st.Opens)
+			}
+			log.Info("lending is " + st.String())
 			last, woken = st, true
 		}
 		l.n.sup.KickAll()
