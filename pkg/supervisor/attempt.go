@@ -135,7 +135,12 @@ func (k *keeper) once(ctx context.Context, w mesh.Workload) (out outcome) {
 			<-exited
 			return outcome{moot: true}
 		}
-		k.noteAnswered(ctx)
+		noted := make(chan struct{})
+		go func() {
+			defer close(noted)
+			k.noteAnswered(waitCtx)
+		}()
+		defer func() { <-noted }()
 		ill = k.untilSick(waitCtx, t, w.Spec, exited)
 	}
 	if ill != nil {
@@ -171,10 +176,11 @@ func (k *keeper) running(spec mesh.Spec) {
 	})
 }
 
-// noteAnswered records that what serves has answered. After a restart of the machine it may
-// wait for something else that is not there yet, and is not to be given up for that.
+// noteAnswered records that what serves has answered, unless it ends first. After a restart
+// of the machine it may wait for something else that is not there yet, and is not to be
+// given up for that. There is no hurry, and whoever waits for it comes first.
 func (k *keeper) noteAnswered(ctx context.Context) {
-	if r, err := k.load(); err != nil || r.Answered {
+	if r, err := k.load(); err != nil || r.Answered || !sleep(ctx, time.Second) {
 		return
 	}
 	err := k.sup.cfg.Store.Update(ctx, func(tx *store.Tx) error {
