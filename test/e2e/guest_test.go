@@ -119,7 +119,7 @@ func TestBombsLeavePeerdAnswering(t *testing.T) {
 	}
 	slices.Sort(took)
 	median := took[len(took)/2]
-	t.Logf("status took %s in the median of %d, at most %s", median, len(took), took[len(took)-1])
+	t.Logf("status took %s in the median of %d, p99 %s, at most %s", median, len(took), took[len(took)*99/100], took[len(took)-1])
 	// Most of it is the start of peerctl; a machine that is busy with other tests
 	// takes many times the 50 ms that it should.
 	if median > 2*time.Second {
