@@ -13,7 +13,7 @@ import (
 // Bounds of any archive here.
 const (
 	MaxName    = 4096    // bytes of a name
-	MaxDepth   = 256     // directories inside each other
+	MaxDepth   = 128     // directories inside each other
 	MaxEntries = 1 << 20 // files, directories and links
 )
 

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"sync"
 
@@ -91,7 +90,10 @@ func (n *Node) runOn(ctx context.Context, p mesh.PeerID, job ask, begin streams)
 		}
 		return end
 	})
-	return got, errors.Join(err, end)
+	if err == nil {
+		err = end
+	}
+	return got, err
 }
 
 func (n *Node) runHere(ctx context.Context, job ask, begin streams) (result, error) {

@@ -85,14 +85,14 @@ func (n *Node) askStatement(ctx context.Context, p mesh.PeerID) error {
 	}
 	var flaw string
 	err = n.m.Store.Update(ctx, func(tx *store.Tx) error {
-		var present time.Duration
+		var present []time.Duration
 		err := eachDeployed(tx, func(d deployed) {
 			if d.Peer == p && d.View.Workload.Spec.Runtime == mesh.Container {
-				present += d.present(n.m.Now())
+				present = append(present, d.present(n.m.Now()))
 			}
 		})
 		if err == nil {
-			flaw, err = receipt.State(tx, s, reply.Statement, present)
+			flaw, err = receipt.State(tx, s, reply.Statement, present...)
 		}
 		return err
 	})

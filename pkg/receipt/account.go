@@ -43,9 +43,9 @@ type Account struct {
 	KeptAsked int `json:"kept_asked,omitempty"` // receipts that are kept
 	KeptRan   int `json:"kept_ran,omitempty"`
 
-	Statement []byte        `json:"statement,omitempty"` // that Theirs.ContainerSeconds is from
-	Gone      time.Duration `json:"gone,omitempty"`      // for so long containers were there that are gone
-	Due       bool          `json:"due,omitempty"`       // some went since the peer last stated anything
+	Statement []byte `json:"statement,omitempty"` // that Theirs.ContainerSeconds is from
+	Gone      uint64 `json:"gone,omitempty"`      // seconds for which containers were there that are gone
+	Due       bool   `json:"due,omitempty"`       // some went since the peer last stated anything
 	// The latest statement, if it contradicts what this node asked for, and how. It is
 	// evidence and counts for nothing.
 	False []byte `json:"false,omitempty"`
@@ -89,7 +89,7 @@ func Left(tx *store.Tx, peer mesh.PeerID, after time.Duration) error {
 	if err != nil {
 		return err
 	}
-	a.Gone += max(0, after) + perContainer
+	a.Gone = plus(a.Gone, seconds(max(0, after)+perContainer))
 	a.Due = true
 	return put(tx, a)
 }
@@ -101,17 +101,25 @@ const (
 	slack        = time.Minute
 )
 
-// State counts what a peer states of this node's containers there. present is for how
-// long those were there, taken together, that are there now: more than they and those
+// seconds is a time in whole seconds, none below zero. Many containers' times together
+// are more than a time.Duration holds.
+func seconds(d time.Duration) uint64 { return uint64(max(0, d) / time.Second) }
+
+// State counts what a peer states of this node's containers there. present is for
+// how long each was there that is there now: more than they and those
 // that are gone can have been up is contradicted. A lower figure than one that the peer
 // signed before changes nothing.
-func State(tx *store.Tx, s *wire.Statement, envelope []byte, present time.Duration) (flaw string, err error) {
+func State(tx *store.Tx, s *wire.Statement, envelope []byte, present ...time.Duration) (flaw string, err error) {
 	a, err := Get(tx, s.Runner)
 	if err != nil {
 		return "", err
 	}
 	a.Due = false
-	if most := uint64((a.Gone + present + slack) / time.Second); s.ContainerSeconds > most {
+	most := plus(a.Gone, seconds(slack))
+	for _, p := range present {
+		most = plus(most, seconds(p))
+	}
+	if s.ContainerSeconds > most {
 		a.Flaw = fmt.Sprintf("it states %d container seconds, of which at most %d were asked for", s.ContainerSeconds, most)
 		a.False = envelope
 		return a.Flaw, put(tx, a)

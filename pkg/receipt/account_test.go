@@ -1,6 +1,7 @@
 package receipt
 
 import (
+	"errors"
 	"math"
 	"testing"
 	"time"
@@ -80,5 +81,16 @@ func TestStatementMustFitWhatWasAskedFor(t *testing.T) {
 	}
 	if flaw := state(math.MaxUint64, 0); flaw == "" {
 		t.Error("the largest number is believed")
+	}
+	// Together containers may be there for longer than a time.Duration can say.
+	const long = 200 * 365 * 24 * hour
+	if err := s.Update(t.Context(), func(tx *store.Tx) error { return errors.Join(Left(tx, bob.id, long), Left(tx, bob.id, long)) }); err != nil {
+		t.Fatal(err)
+	}
+	if flaw := state(3*uint64(long/time.Second), long); flaw != "" {
+		t.Errorf("three times 200 years: %s", flaw)
+	}
+	if flaw := state(4*uint64(long/time.Second), long); flaw == "" {
+		t.Error("four times 200 years are believed")
 	}
 }

@@ -31,7 +31,7 @@ func Rekey(tx *store.Tx, from, to mesh.PeerID) error {
 	a.Ours.add(have.Ours)
 	a.KeptAsked += have.KeptAsked
 	a.KeptRan += have.KeptRan
-	a.Gone += have.Gone
+	a.Gone = plus(a.Gone, have.Gone)
 	a.Due = a.Due || have.Due
 	if err := tx.Delete(store.Accounts, []byte(from)); err != nil {
 		return err
