@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"time"
 
 	"peercompute/pkg/frame"
 	"peercompute/pkg/mesh"
@@ -53,7 +54,8 @@ func (f *Forwarder) Addr() string { return f.l.Addr().String() }
 func (f *Forwarder) Close() error { return f.l.Close() }
 
 // Run carries connections until ctx ends, each on a stream of its own. failed hears
-// why one could not be carried, or was cut, one at a time.
+// why one could not be carried, or was cut, one at a time and before the local program
+// sees its end.
 func (f *Forwarder) Run(ctx context.Context, failed func(error)) error {
 	defer f.l.Close()
 	stop := context.AfterFunc(ctx, func() { f.l.Close() })
@@ -77,6 +79,7 @@ func (f *Forwarder) Run(ctx context.Context, failed func(error)) error {
 		}
 		wg.Go(func() {
 			defer func() { <-slots }()
+			defer conn.Close()
 			if err := f.carry(ctx, conn); err != nil && ctx.Err() == nil {
 				mu.Lock()
 				failed(err)
@@ -86,9 +89,9 @@ func (f *Forwarder) Run(ctx context.Context, failed func(error)) error {
 	}
 }
 
-// carry joins one local connection to a stream. One that was cut is reset here too.
+// carry joins one local connection to a stream, and leaves closing it to its caller.
+// One that was cut will be reset.
 func (f *Forwarder) carry(ctx context.Context, near net.Conn) error {
-	defer near.Close()
 	reset := func() {
 		if t, ok := near.(*net.TCPConn); ok {
 			_ = t.SetLinger(0)
@@ -113,7 +116,7 @@ func (f *Forwarder) carry(ctx context.Context, near net.Conn) error {
 	err = receive(near, r)
 	if err != nil {
 		reset()
-		near.Close()
+		_ = near.SetReadDeadline(time.Now()) // nothing more goes up
 	}
 	// What still goes up ends when the local program hangs up.
 	wg.Wait()

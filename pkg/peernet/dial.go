@@ -97,6 +97,9 @@ func (n *Net) Open(ctx context.Context, p mesh.PeerID, proto string) (*Stream, e
 		return nil, mesh.Errorf(mesh.Untrusted, "peer %s is not on this machine's trust list", short(p))
 	}
 	_, had := n.Connected(p)
+	if !had {
+		n.clearBackoff(p) // somebody asks now; that it was not there a moment ago is no answer
+	}
 	s, err := n.host.NewStream(ctx, p, protocol.ID(proto))
 	// A connection may be dead, which over QUIC only its use shows; there may be
 	// several. Nothing was said on them, so trying the next or dialling is safe.

@@ -6,7 +6,9 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -261,6 +263,32 @@ func TestDialErrorsSayWhatToDo(t *testing.T) {
 	if err := n.Connect(ctx, other.ID()); err == nil {
 		t.Fatal("connected under a dead context")
 	}
+}
+
+// A peer that was not there a moment ago is asked again when somebody wants it.
+func TestOpenDialsAgainAtOnce(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	addr := fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)
+	away := start(t, 3, &gateOf{all: true}) // the key of the one that is not there yet
+	client := start(t, 1, &gateOf{all: true})
+	client.Learn(away.ID(), []string{addr})
+	for range 3 {
+		if _, err := client.Open(t.Context(), away.ID(), echo); mesh.KindOf(err) != mesh.Unavailable {
+			t.Fatalf("nobody listens: %v, want Unavailable", err)
+		}
+	}
+	server := start(t, 3, &gateOf{all: true}, addr)
+	server.Handle(echo, func(_ context.Context, s *Stream) { _ = s.Close() })
+	s, err := client.Open(t.Context(), server.ID(), echo)
+	if err != nil {
+		t.Fatalf("it is up now: %v", err)
+	}
+	_ = s.Close()
 }
 
 func TestNewListsWhatIsWrong(t *testing.T) {

@@ -254,9 +254,9 @@ func TestManBetweenNamespaces(t *testing.T) {
 				n.Start()
 			}
 			bob.Must("peers", "add", alice.ID().String(), "--name", "alice", "--allow", "deploy", "--max-workloads", "50", "--requests", "100000/min", "--memory", "8G", "--cpus", "16", "--disk", "8G")
-			alice.Must("peers", "add", addr(middleForAlice)+"/p2p/"+bob.ID().String(), "--name", "bob")
 			mid := &middle{b: b, to: bobIP + ":4001"}
 			mid.open(t)
+			alice.Must("peers", "add", addr(middleForAlice)+"/p2p/"+bob.ID().String(), "--name", "bob")
 
 			const flips = 6
 			const marker = "plaintext that nobody on the way may read"
