@@ -66,7 +66,8 @@ func (k *keeper) pursue(ctx context.Context, w mesh.Workload, h *history) {
 		final := k.update(func(s *mesh.Status) {
 			*s = mesh.Status{State: st.State, ExitCode: st.ExitCode, Reason: st.Reason, Since: k.sup.cfg.Now(), Restarts: s.Restarts, Digest: s.Digest}
 		})
-		k.finish(ctx, final)
+		for ctx.Err() == nil && !k.finish(ctx, final) { // unrecorded, it would be run again
+		}
 		return
 	}
 	h.failures++
@@ -119,11 +120,13 @@ func (k *keeper) once(ctx context.Context, w mesh.Workload) (out outcome) {
 	ready, why := k.awaitReady(waitCtx, t, w.Spec, exited)
 	if !ready && ctx.Err() == nil && !closed(exited) {
 		// It runs but does not answer, or not well: that is a failed start.
-		if err := t.Stop(ctx, stopGrace); err != nil {
-			k.sup.cfg.Log.Error("cannot stop a workload that does not answer", "workload", k.id, "err", err)
-		}
+		err := t.Stop(ctx, stopGrace)
 		stopWaiting()
 		<-exited
+		if err != nil { // it may run on, so it is not let go
+			k.sup.cfg.Log.Error("cannot stop a workload that does not answer", "workload", k.id, "err", err)
+			return outcome{err: mesh.Errorf(mesh.Unavailable, "%s within %s, and cannot be stopped", why, k.sup.cfg.Ready).Because(err)}
+		}
 		k.ended(w, t)
 		return outcome{err: mesh.Errorf(mesh.Timeout, "%s within %s", why, k.sup.cfg.Ready), late: true, old: adopted && k.reached()}
 	}

@@ -156,8 +156,9 @@ func (k *keeper) load() (r Record, err error) {
 	return r, err
 }
 
-// finish persists a final status; the zero status clears it.
-func (k *keeper) finish(ctx context.Context, st mesh.Status) {
+// finish persists a final status; the zero status clears it. It reports false, after a
+// while, if that is to be tried again: the disk may be full.
+func (k *keeper) finish(ctx context.Context, st mesh.Status) bool {
 	err := k.sup.cfg.Store.Update(ctx, func(tx *store.Tx) error {
 		r, err := Get(tx, k.id)
 		if err != nil {
@@ -180,9 +181,10 @@ func (k *keeper) finish(ctx context.Context, st mesh.Status) {
 		}
 		return Put(tx, r)
 	})
-	if err != nil && ctx.Err() == nil {
-		k.sup.cfg.Log.Error("cannot record how a workload ended", "workload", k.id, "err", err)
+	if err != nil && mesh.KindOf(err) != mesh.NotFound {
+		return k.retry(ctx, "cannot record how a workload ended", err)
 	}
+	return true
 }
 
 // begun notes that nothing keeps a new run, the n-th that was asked for, from beginning.

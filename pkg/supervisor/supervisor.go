@@ -127,16 +127,6 @@ func (s *Supervisor) adopt(ctx context.Context, runtime mesh.Runtime, d driver.D
 		s.cfg.Log.Error("cannot read the workloads", "err", err)
 		return
 	}
-	for id, t := range byID {
-		s.cfg.Log.Warn("ending a workload that nobody owns", "workload", id)
-		err := t.Stop(ctx, 0)
-		if err == nil {
-			err = d.Remove(ctx, id)
-		}
-		if err != nil {
-			s.cfg.Log.Error("cannot end it", "workload", id, "err", err)
-		}
-	}
 	s.mu.Lock()
 	s.adopted[runtime] = true
 	s.mu.Unlock()
@@ -146,6 +136,28 @@ func (s *Supervisor) adopt(ctx context.Context, runtime mesh.Runtime, d driver.D
 	})
 	if err != nil {
 		s.cfg.Log.Error("cannot read the workloads", "err", err)
+	}
+	endOrphans(ctx, s.cfg.Log, d, byID)
+}
+
+// endOrphans ends what nobody owns, however often that takes.
+func endOrphans(ctx context.Context, log *slog.Logger, d driver.Driver, orphans map[mesh.WorkloadID]driver.Task) {
+	for try := 0; ; try++ {
+		for id, t := range orphans {
+			log.Warn("ending a workload that nobody owns", "workload", id)
+			err := t.Stop(ctx, 0)
+			if err == nil {
+				err = d.Remove(ctx, id)
+			}
+			if err == nil {
+				delete(orphans, id)
+			} else if ctx.Err() == nil {
+				log.Error("cannot end it; trying again", "workload", id, "err", err)
+			}
+		}
+		if len(orphans) == 0 || !sleep(ctx, backoff(try)) {
+			return
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +40,7 @@ type world struct {
 	onStart  func()                        // called with each start, under mu
 	onCall   func()                        // called with each start, stop and removal, under mu
 	clinic   *clinic                       // how tasks answer health checks; nil = they take no part
+	stop     func(context.Context) error   // called before a task is ended, which it can keep from that
 }
 
 func newWorld() *world {
@@ -169,8 +171,13 @@ func (t *fakeTask) Wait(ctx context.Context) (mesh.Exit, error) {
 
 func (t *fakeTask) Stats(context.Context) (mesh.Stats, error) { return mesh.Stats{}, nil }
 
-func (t *fakeTask) Stop(context.Context, time.Duration) error {
+func (t *fakeTask) Stop(ctx context.Context, _ time.Duration) error {
 	t.w.set(t.w.called)
+	if t.w.stop != nil {
+		if err := t.w.stop(ctx); err != nil {
+			return err
+		}
+	}
 	t.end(mesh.Exit{Code: 143})
 	return nil
 }
@@ -325,10 +332,17 @@ func TestOrphansAreEnded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var tries atomic.Int32
+	w.stop = func(context.Context) error {
+		if tries.Add(1) == 1 {
+			return mesh.Errorf(mesh.Unavailable, "engine away")
+		}
+		return nil
+	}
 	put(t, st, record(mesh.RestartAlways))
 	l := live(t, st, w)
 	l.want(t, mesh.Running)
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if _, err := orphan.Wait(ctx); err != nil {
 		t.Fatal("the orphan still runs")
@@ -442,6 +456,112 @@ func TestDeafWorkloadFails(t *testing.T) {
 	case <-w.task(id).done:
 	default:
 		t.Fatal("it failed but was left running")
+	}
+}
+
+// What does not answer and cannot be ended is not taken for ended.
+func TestStopsThatFail(t *testing.T) {
+	t.Run("the engine is away", func(t *testing.T) {
+		st, w := openStore(t), newWorld()
+		w.deaf = true
+		var tries atomic.Int32
+		w.stop = func(context.Context) error {
+			if tries.Add(1) == 1 {
+				return mesh.Errorf(mesh.Unavailable, "engine away")
+			}
+			return nil
+		}
+		put(t, st, record(mesh.RestartNo))
+		l := live(t, st, w)
+		l.want(t, mesh.Failed)
+		if left := w.aliveNow(); len(left) > 0 {
+			t.Fatalf("it failed, and %v runs on", left)
+		}
+	})
+	t.Run("its owner stops it meanwhile", func(t *testing.T) {
+		st, w := openStore(t), newWorld()
+		w.deaf = true
+		var tries atomic.Int32
+		begun := make(chan struct{})
+		w.stop = func(ctx context.Context) error {
+			if tries.Add(1) == 1 {
+				close(begun)
+				<-ctx.Done()
+			}
+			return ctx.Err()
+		}
+		put(t, st, record(mesh.RestartNo))
+		l := live(t, st, w)
+		<-begun
+		l.change(t, st, Stop)
+		l.want(t, mesh.Stopped)
+		if left := w.aliveNow(); len(left) > 0 {
+			t.Fatalf("it is shown as stopped, and %v runs on", left)
+		}
+	})
+}
+
+// failures counts what is logged as an error.
+type failures chan string
+
+func (f failures) Enabled(_ context.Context, l slog.Level) bool { return l >= slog.LevelError }
+func (f failures) WithAttrs([]slog.Attr) slog.Handler           { return f }
+func (f failures) WithGroup(string) slog.Handler                { return f }
+func (f failures) Handle(_ context.Context, r slog.Record) error {
+	select {
+	case f <- r.Message:
+	default:
+	}
+	return nil
+}
+
+// A run whose end cannot be written down is not begun again: that is tried until it can.
+func TestEndThatCannotBeRecorded(t *testing.T) {
+	st, w := openStore(t), newWorld()
+	const next mesh.WorkloadID = "bbbbbbbbbbbbbbbb"
+	w.exitRuns = map[mesh.WorkloadID]mesh.Exit{next: {Code: 3}}
+	r := record(mesh.RestartNo)
+	r.Supersede(Next{Run: next, Spec: r.Workload.Spec})
+	put(t, st, r)
+	damage := func(with string) {
+		err := st.Update(context.Background(), func(tx *store.Tx) error {
+			return tx.Put(store.Revisions, revisionKey(id, r.Next.Revision), []byte(with))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	damage("no JSON")
+	logged := make(failures, 100)
+	s := New(Config{
+		Store: st, Drivers: map[mesh.Runtime]driver.Driver{mesh.Container: w}, Log: slog.New(logged), Now: time.Now, Ready: time.Second,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = s.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	for range 2 {
+		select {
+		case <-logged:
+		case <-time.After(10 * time.Second):
+			t.Fatal("nobody tells that the end cannot be recorded")
+		}
+	}
+	if n := w.starts(next); n != 1 {
+		t.Fatalf("it was started %d times", n)
+	}
+	damage("{}")
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		if got := get(t, st); got.Next.Last.State == mesh.Exited {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("its end is never recorded")
+		}
+	}
+	if n := w.starts(next); n != 1 {
+		t.Fatalf("in the end it was started %d times", n)
 	}
 }
 
