@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/store"
@@ -96,7 +97,7 @@ func (q *Queue) dispatch(ctx context.Context, work *sync.WaitGroup) error {
 	q.mu.Unlock()
 	for _, j := range begun {
 		r, rctx := q.register(ctx, j)
-		work.Go(func() { q.run(rctx, r) })
+		work.Go(func() { q.run(ctx, rctx, r) })
 	}
 	if len(begun) > 0 {
 		q.notify()
@@ -145,8 +146,8 @@ func (q *Queue) register(ctx context.Context, j Job) (*run, context.Context) {
 	return r, ctx
 }
 
-// run is the life of one run of a job.
-func (q *Queue) run(ctx context.Context, r *run) {
+// run is the life of one run of a job, whose context is ctx. life is the queue's.
+func (q *Queue) run(life, ctx context.Context, r *run) {
 	q.mu.Lock()
 	j := r.job
 	q.mu.Unlock()
@@ -158,9 +159,7 @@ func (q *Queue) run(ctx context.Context, r *run) {
 		// peerd stops: the job is still running as far as the disk knows, and will
 		// run again. What it did so far leaves no trace.
 	case err == nil && res.Again && !errors.Is(cause, errCanceled) && !errors.Is(cause, errOutput):
-		if err := q.putBack(j); err != nil {
-			q.cfg.Log.Error("cannot queue a job again", "job", j.ID, "err", err)
-		}
+		q.insist(life, "cannot queue a job again", j, func() error { return q.putBack(j) })
 	default:
 		if res.Again {
 			res = Result{Exit: canceled}
@@ -172,9 +171,7 @@ func (q *Queue) run(ctx context.Context, r *run) {
 		if errors.Is(cause, errOutput) {
 			res.Exit.Kind, res.Exit.Reason = mesh.TooLarge, "its output is over what is kept of a job"
 		}
-		if err := q.record(r, res); err != nil {
-			q.cfg.Log.Error("cannot record what came of a job", "job", j.ID, "err", err)
-		}
+		q.insist(life, "cannot record what came of a job", j, func() error { return q.record(r, res) })
 	}
 	for _, s := range r.spools {
 		s.close()
@@ -190,6 +187,28 @@ func (q *Queue) run(ctx context.Context, r *run) {
 	q.cfg.Release(j)
 	q.notify()
 	q.Kick()
+}
+
+// insist writes down how a run ended, and while the disk is full tries again. What is
+// not written down when ctx ends runs again at the next start.
+func (q *Queue) insist(ctx context.Context, what string, j Job, write func() error) {
+	t := time.NewTicker(poll)
+	defer t.Stop()
+	for {
+		err := write()
+		if err == nil {
+			return
+		}
+		q.cfg.Log.Error(what, "job", j.ID, "err", err)
+		if mesh.AsError(err).Rule != mesh.RuleDisk {
+			return
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // putBack queues a job again whose run does not count.

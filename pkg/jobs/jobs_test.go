@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -602,6 +603,25 @@ func TestOneResultIsRecorded(t *testing.T) {
 	}
 	if v := r.view(id); v.Exit.Code != 0 {
 		t.Errorf("%+v", v)
+	}
+}
+
+// The disk is full when a run ends: its result is written down once there is room.
+func TestResultOnAFullDisk(t *testing.T) {
+	r := newRig(t, t.TempDir(), 1, Limits{})
+	var runs, tries atomic.Int32
+	r.acts(func(context.Context, Job, io.Writer, io.Writer) (Result, error) {
+		runs.Add(1)
+		return Result{Exit: mesh.Exit{Code: 7}, Keep: func(*store.Tx) error {
+			if tries.Add(1) == 1 {
+				return mesh.Errorf(mesh.Overloaded, "no room").WithRule(mesh.RuleDisk)
+			}
+			return nil
+		}}, nil
+	})
+	r.start()
+	if v := r.done(r.submit("alice", "a")); v.Exit.Code != 7 || runs.Load() != 1 {
+		t.Errorf("it ran %d times, and ended with %+v", runs.Load(), v.Exit)
 	}
 }
 
