@@ -80,22 +80,26 @@ func (a *api) AddPeer(ctx context.Context, in control.AddPeer) (control.Peer, er
 	if err != nil {
 		return control.Peer{}, err
 	}
-	g, exists := a.m.Trust.Entry(id)
-	if g.Expired(a.m.Now()) {
-		g.Until, g.Ended = time.Time{}, false // to add it again is to trust it again
-	}
-	if !exists {
-		g = trust.Grant{Peer: id, Name: a.freeName(id), Quota: trust.DefaultQuota(), Added: a.m.Now().UTC()}
-	}
-	if in.Name != "" {
-		g.Name = in.Name
-	}
-	for _, addr := range addrs {
-		if !slices.Contains(g.Addrs, addr) {
-			g.Addrs = append(g.Addrs, addr)
+	return a.edit(ctx, id, func(g trust.Grant, known bool) (trust.Grant, error) {
+		now := a.m.Now()
+		if g.Expired(now) {
+			g.Until, g.Ended = time.Time{}, false // to add it again is to trust it again
 		}
-	}
-	return a.put(ctx, g, in.Change)
+		if !known {
+			g = trust.Grant{Peer: id, Name: a.freeName(id), Quota: trust.DefaultQuota(), Added: now.UTC()}
+		}
+		if in.Name != "" {
+			g.Name = in.Name
+		}
+		g.Addrs = slices.Clone(g.Addrs)
+		for _, addr := range addrs {
+			if !slices.Contains(g.Addrs, addr) {
+				g.Addrs = append(g.Addrs, addr)
+			}
+		}
+		err := change(&g, in.Change, now)
+		return g, err
+	})
 }
 
 func parsePeer(in control.AddPeer) (id mesh.PeerID, addrs []string, err error) {
@@ -138,23 +142,24 @@ func (a *api) freeName(id mesh.PeerID) string {
 	}
 }
 
-func (a *api) AllowPeer(ctx context.Context, ref string, change control.GrantChange) (control.Peer, error) {
-	g, err := a.m.Trust.Find(ref)
+func (a *api) AllowPeer(ctx context.Context, ref string, c control.GrantChange) (control.Peer, error) {
+	found, err := a.m.Trust.Find(ref)
 	if err != nil {
 		return control.Peer{}, err
 	}
-	return a.put(ctx, g, change)
+	return a.edit(ctx, found.Peer, func(g trust.Grant, known bool) (trust.Grant, error) {
+		if !known {
+			return g, mesh.Errorf(mesh.NotFound, "%s was just removed", found.Name).WithHint("to trust it again: peerctl peers invite")
+		}
+		err := change(&g, c, a.m.Now())
+		return g, err
+	})
 }
 
-func (a *api) put(ctx context.Context, g trust.Grant, c control.GrantChange) (control.Peer, error) {
-	if err := change(&g, c, a.m.Now()); err != nil {
-		return control.Peer{}, err
-	}
-	return a.save(ctx, g)
-}
-
-func (a *api) save(ctx context.Context, g trust.Grant) (control.Peer, error) {
-	if err := a.m.Trust.Put(ctx, g); err != nil {
+// edit changes what is written of a peer, or trusts it.
+func (a *api) edit(ctx context.Context, p mesh.PeerID, f func(g trust.Grant, known bool) (trust.Grant, error)) (control.Peer, error) {
+	g, err := a.m.Trust.Edit(ctx, p, f)
+	if err != nil {
 		return control.Peer{}, err
 	}
 	a.m.welcome(g)

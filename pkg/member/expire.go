@@ -73,6 +73,7 @@ func (m *Member) endThem(ctx context.Context, ended map[trustID]time.Time) time.
 		case !g.Ended && time.Since(since) >= finalAfter:
 			if err := m.Trust.End(ctx, g.Peer); err != nil && ctx.Err() == nil {
 				m.Log.Error("cannot write down that a grant has ended", "peer", g.Peer, "err", err)
+				wait = min(wait, expireLook)
 			}
 		case !g.Ended:
 			wait = min(wait, expireLook)

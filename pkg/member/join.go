@@ -82,22 +82,27 @@ func (a *api) Join(ctx context.Context, in control.JoinInvite) (control.Peer, er
 	if i.Peer == a.m.Key.ID {
 		return control.Peer{}, mesh.Errorf(mesh.Invalid, "that is an invite of this machine itself").WithHint("join with it on the other machine")
 	}
-	g, known := a.m.Trust.Entry(i.Peer)
-	if !known {
-		g = trust.Grant{Peer: i.Peer, Quota: trust.DefaultQuota(), Added: a.m.Now().UTC()}
-		g.Name = a.joinName(i, in.Name)
-	} else if in.Name != "" {
-		g.Name = in.Name
-	}
-	if g.Expired(a.m.Now()) {
-		g.Until, g.Ended = time.Time{}, false
-	}
-	for _, addr := range i.Addrs {
-		if _, _, err := peernet.ParseAddr(addr); err == nil && !slices.Contains(g.Addrs, addr) && len(g.Addrs) < 16 {
-			g.Addrs = append(g.Addrs, addr)
+	joined := func(g trust.Grant, known bool) (trust.Grant, error) {
+		now := a.m.Now()
+		if !known {
+			g = trust.Grant{Peer: i.Peer, Quota: trust.DefaultQuota(), Added: now.UTC()}
+			g.Name = a.joinName(i, in.Name)
+		} else if in.Name != "" {
+			g.Name = in.Name
 		}
+		if g.Expired(now) {
+			g.Until, g.Ended = time.Time{}, false
+		}
+		g.Addrs = slices.Clone(g.Addrs)
+		for _, addr := range i.Addrs {
+			if _, _, err := peernet.ParseAddr(addr); err == nil && !slices.Contains(g.Addrs, addr) && len(g.Addrs) < 16 {
+				g.Addrs = append(g.Addrs, addr)
+			}
+		}
+		err := change(&g, in.Change, now)
+		return g, err
 	}
-	if err := change(&g, in.Change, a.m.Now()); err != nil {
+	if _, err := joined(a.m.Trust.Entry(i.Peer)); err != nil { // now, not after the other trusts this machine
 		return control.Peer{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
@@ -115,7 +120,7 @@ func (a *api) Join(ctx context.Context, in control.JoinInvite) (control.Peer, er
 	}
 	// The other side trusts this machine now. If the process dies here, joining
 	// again with the same invite is refused, and peers add does the rest.
-	return a.save(ctx, g)
+	return a.edit(ctx, i.Peer, joined)
 }
 
 func (a *api) joinName(i wire.Invite, wished string) string {

@@ -305,23 +305,28 @@ func (a *api) Knock(ctx context.Context, in control.KnockAt, emit func(control.K
 	case id == a.m.Key.ID:
 		return mesh.Errorf(mesh.Invalid, "that is this machine itself")
 	}
-	g, known := a.m.Trust.Entry(id)
-	if !known || g.Expired(a.m.Now()) {
-		g = trust.Grant{Peer: id, Name: g.Name, Quota: trust.DefaultQuota(), Added: a.m.Now().UTC()}
+	welcomed := func(g trust.Grant, known bool) (trust.Grant, error) {
+		now := a.m.Now()
+		if !known || g.Expired(now) {
+			g = trust.Grant{Peer: id, Name: g.Name, Quota: trust.DefaultQuota(), Added: now.UTC()}
+		}
+		switch {
+		case in.Name != "":
+			g.Name = in.Name
+		case g.Name == "":
+			g.Name = a.freeName(id)
+		}
+		if !slices.Contains(g.Addrs, addr) {
+			g.Addrs = append(slices.Clone(g.Addrs), addr)
+		}
+		err := change(&g, in.Change, now)
+		return g, err
 	}
-	switch {
-	case in.Name != "":
-		g.Name = in.Name
-	case g.Name == "":
-		g.Name = a.freeName(id)
+	g, err := welcomed(a.m.Trust.Entry(id))
+	if err == nil {
+		err = a.m.Trust.Check(g)
 	}
-	if !slices.Contains(g.Addrs, addr) {
-		g.Addrs = append(g.Addrs, addr)
-	}
-	if err := change(&g, in.Change, a.m.Now()); err != nil {
-		return err
-	}
-	if err := a.m.Trust.Check(g); err != nil { // now, not after the other has said yes
+	if err != nil { // now, not after the other has said yes
 		return err
 	}
 	dial, cancel := context.WithTimeout(ctx, knockStep)
@@ -342,7 +347,7 @@ func (a *api) Knock(ctx context.Context, in control.KnockAt, emit func(control.K
 	}
 	// The other side trusts this machine now. If the process dies here, knocking
 	// again is answered with yes at once.
-	p, err := a.save(ctx, g)
+	p, err := a.edit(ctx, id, welcomed)
 	if err != nil {
 		return err
 	}

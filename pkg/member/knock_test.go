@@ -110,6 +110,31 @@ func (n node) pending(t testing.TB, want int) []control.Pending {
 	}
 }
 
+// What its owner takes from a peer while a knock there waits stays taken.
+func TestAKnockRestoresNothing(t *testing.T) {
+	host, guest := startNode(t), startNode(t)
+	ctx := context.Background()
+	host.open(time.Hour)
+	all, none := []string{"deploy", "exec"}, []string{}
+	if _, err := guest.AddPeer(ctx, control.AddPeer{ID: host.m.Key.ID.String(), Name: "host", Change: control.GrantChange{Allow: &all}}); err != nil {
+		t.Fatal(err)
+	}
+	k := guest.knockAt(host, "alice")
+	print := k.waits(t)
+	if _, err := guest.AllowPeer(ctx, "host", control.GrantChange{Allow: &none}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := host.ApproveKnock(ctx, print, control.Approve{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.ends(t); err != nil {
+		t.Fatal(err)
+	}
+	if g, _ := guest.m.Trust.Get(host.m.Key.ID); g.Allow != 0 {
+		t.Errorf("it may %v again", g.Allow.Names())
+	}
+}
+
 // Two persons compare a fingerprint, one approves, and both machines trust each
 // other: the knocker with what was granted, the other with nothing.
 func TestKnockAndApprove(t *testing.T) {

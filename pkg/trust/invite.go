@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"peercompute/pkg/audit"
@@ -62,13 +63,14 @@ func (l *List) Invite(ctx context.Context, i Invite) (Invite, error) {
 	var id [4]byte
 	rand.Read(id[:])
 	i.ID = hex.EncodeToString(id[:])
-	open := 0
+	l.writing.Lock()
+	defer l.writing.Unlock()
 	err := l.store.Update(ctx, func(tx *store.Tx) error {
 		left, err := openInvites(tx, now)
 		if err != nil {
 			return err
 		}
-		if open = len(left) + 1; open > MaxInvites {
+		if len(left) >= MaxInvites {
 			return mesh.Errorf(mesh.Quota, "%d invites are open already", MaxInvites).WithHint("withdraw some: peerctl peers invites")
 		}
 		if err := tx.PutJSON(store.Invites, []byte(i.ID), i); err != nil {
@@ -127,6 +129,8 @@ func (l *List) Invites() ([]Invite, error) {
 
 // Withdraw closes an invite.
 func (l *List) Withdraw(ctx context.Context, id string) error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
 	err := l.store.Update(ctx, func(tx *store.Tx) error {
 		if tx.Get(store.Invites, []byte(id)) == nil {
 			return mesh.Errorf(mesh.NotFound, "there is no open invite %q", id).WithHint("list them with: peerctl peers invites")
@@ -242,7 +246,7 @@ func (l *List) nameFor(g Grant, meant, wished string) string {
 		name = "peer"
 	}
 	if len(name) > mesh.MaxName-4 {
-		name = name[:mesh.MaxName-4]
+		name = strings.TrimRight(name[:mesh.MaxName-4], "-")
 	}
 	free := name
 	for n := 2; ; n++ {

@@ -2,6 +2,7 @@ package trust
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -44,6 +45,17 @@ func TestInviteIsUsedOnce(t *testing.T) {
 	}
 	if _, _, err := f.Redeem(ctx, peerID(t, 2), "eve", nil, knows(i.Secret)); mesh.KindOf(err) != mesh.Denied {
 		t.Fatalf("used twice: %v", err)
+	}
+}
+
+// Whatever one who joins would like to be called, it gets a name.
+func TestWishedNames(t *testing.T) {
+	f := open(t)
+	for n, wished := range []string{strings.Repeat("x", mesh.MaxName), strings.Repeat("y", mesh.MaxName-5) + "-zzzz", "", "self", "-", "Ä"} {
+		i := invite(t, f, 1)
+		if g, _, err := f.Redeem(context.Background(), peerID(t, uint32(n+1)), wished, nil, knows(i.Secret)); err != nil || !mesh.ValidLabel(g.Name) {
+			t.Errorf("wished for %q: %q, %v", wished, g.Name, err)
+		}
 	}
 }
 

@@ -34,6 +34,8 @@ func (l *List) LetKnock(ctx context.Context, d time.Duration) (time.Time, error)
 	if d < 0 || d > MaxKnocking {
 		return time.Time{}, mesh.Errorf(mesh.Invalid, "strangers may knock for up to %s, not %s", MaxKnocking, d)
 	}
+	l.writing.Lock()
+	defer l.writing.Unlock()
 	now := l.now().UTC()
 	next := door{Made: now, Until: now.Add(d)}
 	err := l.store.Update(ctx, func(tx *store.Tx) error {

@@ -148,8 +148,20 @@ func (l *List) Put(ctx context.Context, g Grant) error {
 	return l.put(ctx, audit.Local, g, nil)
 }
 
+// Edit is Put of what edit makes of p's entry, which nobody else changes meanwhile.
+func (l *List) Edit(ctx context.Context, p mesh.PeerID, edit func(g Grant, known bool) (Grant, error)) (Grant, error) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	g, err := edit(l.Entry(p))
+	if err != nil {
+		return Grant{}, err
+	}
+	return g, l.put(ctx, audit.Local, g, nil)
+}
+
 // put is Put on actor's account, with something more in the same transaction;
-// writing is held.
+// writing is held. A removal of that peer that was cut short is over with it: the next
+// start must not end what it has from now on.
 func (l *List) put(ctx context.Context, actor string, g Grant, also func(*store.Tx) error) error {
 	g.Quota.Form = quotaForm
 	if err := l.Check(g); err != nil {
@@ -158,7 +170,12 @@ func (l *List) put(ctx context.Context, actor string, g Grant, also func(*store.
 	l.mu.RLock()
 	at := l.head
 	l.mu.RUnlock()
-	return l.commit(ctx, actor, at, entry{Op: opPut, Grant: g}, also)
+	return l.commit(ctx, actor, at, entry{Op: opPut, Grant: g}, func(tx *store.Tx) error {
+		if err := tx.Delete(store.TrustTasks, []byte(g.Peer)); err != nil || also == nil {
+			return err
+		}
+		return also(tx)
+	})
 }
 
 // Check says what would keep g from being added or replaced now.

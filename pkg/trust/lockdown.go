@@ -19,6 +19,8 @@ var keyLockdown = []byte("lockdown") // in store.Meta
 
 // Lock denies everybody from now on. Locking twice keeps the first time.
 func (l *List) Lock(ctx context.Context) (Lockdown, error) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
 	now := Lockdown{Since: l.now().UTC()}
 	if have, locked := l.Locked(); locked {
 		return have, nil
@@ -38,6 +40,8 @@ func (l *List) Lock(ctx context.Context) (Lockdown, error) {
 // LockAnew denies everybody because this node's own state is in doubt, and voids
 // every request that was signed for that state, in one step.
 func (l *List) LockAnew(ctx context.Context, reason string) (Lockdown, error) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
 	now := Lockdown{Since: l.now().UTC(), Reason: reason}
 	err := l.store.Renew(ctx, func(tx *store.Tx) error {
 		if err := tx.PutJSON(store.Meta, keyLockdown, now); err != nil {
@@ -53,6 +57,8 @@ func (l *List) LockAnew(ctx context.Context, reason string) (Lockdown, error) {
 
 // Unlock makes the list count again.
 func (l *List) Unlock(ctx context.Context) error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
 	err := l.store.Update(ctx, func(tx *store.Tx) error {
 		if err := tx.Delete(store.Meta, keyLockdown); err != nil {
 			return err

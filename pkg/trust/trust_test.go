@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -120,6 +121,20 @@ func TestUnfinishedRemovalIsRemembered(t *testing.T) {
 	}
 }
 
+// Who is trusted anew is not what a removal that was cut short would end at the next start.
+func TestTrustedAnewEndsARemoval(t *testing.T) {
+	f := open(t)
+	f.put(1, "alice", Deploy)
+	if _, err := f.Remove(context.Background(), peerID(t, 1), false); err != nil {
+		t.Fatal(err)
+	}
+	f.put(1, "alice", Deploy)
+	f.reopen()
+	if err := f.Unfinished(func(mesh.PeerID, bool) { t.Error("her removal is still to be finished") }); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestPutRefuses(t *testing.T) {
 	f := open(t)
 	f.put(1, "alice", Deploy)
@@ -227,6 +242,64 @@ func TestConcurrentChanges(t *testing.T) {
 	f.reopen()
 	if n := len(f.All()); n != 15 {
 		t.Fatalf("%d grants, want 15", n)
+	}
+}
+
+// Each edit begins with what the one before made.
+func TestEditsDoNotMeet(t *testing.T) {
+	f := open(t)
+	f.put(1, "alice", Deploy)
+	var wg sync.WaitGroup
+	const n = 20
+	for range n {
+		wg.Go(func() {
+			_, err := f.Edit(context.Background(), peerID(t, 1), func(g Grant, known bool) (Grant, error) {
+				g.Quota.Names++
+				return g, nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if g, _ := f.Get(peerID(t, 1)); g.Quota.Names != DefaultQuota().Names+n {
+		t.Errorf("%d names, want %d more than %d", g.Quota.Names, n, DefaultQuota().Names)
+	}
+	refusal := errors.New("no")
+	if _, err := f.Edit(context.Background(), peerID(t, 2), func(g Grant, known bool) (Grant, error) { return g, refusal }); !errors.Is(err, refusal) || f.Listed(peerID(t, 2)) {
+		t.Errorf("an edit that refused: %v", err)
+	}
+}
+
+// Whether the node is locked down is in memory what it is on disk, whoever comes last.
+func TestLockAndUnlockAtOnce(t *testing.T) {
+	f := open(t)
+	ctx := context.Background()
+	for range 100 {
+		var wg sync.WaitGroup
+		for _, do := range []func() error{
+			func() error { _, err := f.LockAnew(ctx, "doubt"); return err },
+			func() error { return f.Unlock(ctx) },
+		} {
+			wg.Go(func() {
+				if err := do(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		_, locked := f.Locked()
+		err := f.store.View(func(tx *store.Tx) error {
+			onDisk, err := loadLockdown(tx)
+			if (onDisk != nil) != locked {
+				t.Fatalf("locked on disk: %t, in memory: %t", onDisk != nil, locked)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
