@@ -22,8 +22,7 @@ func (n *Node) restart(ctx context.Context, who mesh.PeerID, g trust.Grant, id m
 			return mesh.Errorf(mesh.Conflict, "workload %s is being updated", r.Workload.Spec.Name).WithRule("workload.updating").
 				WithHint("try again once the update is through: peerctl history %s", r.Workload.Spec.Name)
 		}
-		r.Desired = supervisor.Run
-		r.Restart++
+		r.Again()
 		return nil
 	})
 	edit := c.commit

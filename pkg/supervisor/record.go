@@ -43,6 +43,13 @@ type Record struct {
 // Holds reports whether the workload uses resources, or may again by itself.
 func (r Record) Holds() bool { return r.Desired == Run && !r.Last.State.Final() }
 
+// Again asks for a new run. The workload holds its share from now on, also while nothing
+// of it has begun.
+func (r *Record) Again() {
+	r.Desired, r.Last = Run, mesh.Status{}
+	r.Restart++
+}
+
 // Put writes a record; call Kick after the transaction is on disk.
 func Put(tx *store.Tx, r Record) error {
 	return tx.PutJSON(store.Workloads, []byte(r.Workload.ID), r)

@@ -17,8 +17,10 @@ func again(t *testing.T, st *store.Store) {
 		if err != nil {
 			return err
 		}
-		r.Desired = Run
-		r.Restart++
+		r.Again()
+		if !r.Holds() {
+			t.Error("what is to run again is not counted yet")
+		}
 		return Put(tx, r)
 	})
 	if err != nil {
