@@ -113,6 +113,25 @@ func TestRequestAndAnswer(t *testing.T) {
 	}
 }
 
+// What a handler holds for a stream is let go of also where its answer cannot be given.
+func TestAnswerThatCannotBeGiven(t *testing.T) {
+	held := make(chan struct{})
+	server, client := pair(t, map[wire.Verb]Handler{wire.VerbDeploy: func(context.Context, *Call) (Reply, error) {
+		return Reply{
+			Body: func() {}, Cancel: func() { close(held) },
+			Stream: func(context.Context, *peernet.Stream) error { t.Error("the stream began"); return nil },
+		}, nil
+	}})
+	if err := client.client.Do(t.Context(), server.key.ID, wire.VerbDeploy, wire.Deploy{}, nil); err == nil {
+		t.Error("it is answered")
+	}
+	select {
+	case <-held:
+	default:
+		t.Error("what it holds is held for ever")
+	}
+}
+
 // A clock that is days off costs one more round trip, and nothing else.
 func TestWrongClocksRecoverByChallenge(t *testing.T) {
 	var ran atomic.Int32

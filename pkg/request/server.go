@@ -146,6 +146,9 @@ func (s *Server) act(ctx context.Context, st *peernet.Stream, t *admission.Ticke
 	if herr == nil {
 		answer, err := s.seal(t.Opened, t.From, reply.Body, nil)
 		if err != nil {
+			if reply.Cancel != nil {
+				reply.Cancel()
+			}
 			return err
 		}
 		keep := answer
