@@ -159,7 +159,8 @@ func (n *Node) runtimes(ctx context.Context) []control.Runtime {
 		known := n.ready[kind]
 		n.mu.Unlock()
 		if known.at.IsZero() || time.Since(known.at) > fresh {
-			ask, cancel := context.WithTimeout(ctx, 2*time.Second)
+			// For everybody who asks in the next moments, so not cut by who asks first.
+			ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			detail, err := r.Ready(ask)
 			cancel()
 			known = readiness{time.Now(), detail, err}
