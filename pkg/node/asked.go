@@ -26,7 +26,7 @@ import (
 type asked struct {
 	Peer      mesh.PeerID  `json:"peer"`
 	Spec      mesh.Spec    `json:"spec"`
-	Seed      driver.Seed  `json:"seed"`
+	Seed      driver.Seed  `json:"seed"` // zero = not known
 	Input     string       `json:"input,omitempty"`
 	InputSize int64        `json:"input_size,omitempty"`
 	Added     time.Time    `json:"added"`
@@ -110,6 +110,18 @@ func (n *Node) inputSize(digest string) (int64, error) {
 	return info.Size(), nil
 }
 
+// accepted reports whether the job that a peer answered a request with can be the one
+// that was submitted. By a key it may be an earlier one, whose seed is not known.
+func (a *asked) accepted(request wire.Digest, key string) bool {
+	if a.View.Request != request {
+		if key == "" {
+			return false
+		}
+		a.Seed = driver.Seed{}
+	}
+	return a.View.ID == mesh.NewWorkloadID(a.View.Request)
+}
+
 // queueOn queues a job on a peer, which may be this machine.
 func (n *Node) queueOn(ctx context.Context, order asked, key string) (control.Job, error) {
 	order.Added = n.m.Now().UTC()
@@ -136,7 +148,7 @@ func (n *Node) queueOn(ctx context.Context, order asked, key string) (control.Jo
 	if err != nil {
 		return control.Job{}, err
 	}
-	if want := mesh.NewWorkloadID(request); key == "" && order.View.ID != want || order.View.Request != request && key == "" {
+	if !order.accepted(request, key) {
 		return control.Job{}, mesh.Errorf(mesh.Forged, "%s answers with another job than was submitted", n.m.Trust.Name(order.Peer)).WithRule("jobs.id")
 	}
 	err = n.m.Store.Update(ctx, func(tx *store.Tx) error {
@@ -322,7 +334,13 @@ func (n *Node) askAbout(ctx context.Context, known []asked) map[mesh.PeerID]said
 		if s := out[k.Peer]; n.isForgotten(k, s) {
 			k.View.State, k.Settled = stateForgotten, true
 			s.views[k.View.ID] = k.View
-			if err := n.m.Store.Update(ctx, func(tx *store.Tx) error { return putAsked(tx, k) }); err != nil {
+			err := n.m.Store.Update(ctx, func(tx *store.Tx) error {
+				if have, ok, err := getAsked(tx, k.View.ID); err != nil || !ok || have.Settled {
+					return err
+				}
+				return putAsked(tx, k)
+			})
+			if err != nil {
 				n.log.Error("cannot note that a job is gone", "job", k.View.ID, "err", err)
 			}
 		}
@@ -371,13 +389,13 @@ func (n *Node) learn(ctx context.Context, k asked, v wire.JobView) (asked, error
 		}
 	}
 	return k, n.m.Store.Update(ctx, func(tx *store.Tx) error {
+		if have, ok, err := getAsked(tx, k.View.ID); err != nil || !ok || have.Settled { // once: a receipt may not be kept any more
+			return err
+		}
 		if rec != nil {
 			if err := n.addReceipt(tx, *rec, runner); err != nil {
 				return err
 			}
-		}
-		if have, ok, err := getAsked(tx, k.View.ID); err != nil || !ok || have.Settled {
-			return err
 		}
 		return putAsked(tx, k)
 	})
@@ -397,8 +415,11 @@ func (n *Node) judge(k asked, v wire.JobView) (receipt.Record, error) {
 		asker = r.Asker
 	}
 	e := receipt.Received{
-		Runner: runner, Asker: asker, Request: v.Request, Seed: (*wire.Digest)(&k.Seed), Whole: true, Sent: uint64(k.InputSize),
+		Runner: runner, Asker: asker, Request: v.Request, Whole: true, Sent: uint64(k.InputSize),
 		Input: func(size uint64) (wire.Digest, bool) { return n.inputPrefix(k, size) },
+	}
+	if k.Seed != (driver.Seed{}) {
+		e.Seed = (*wire.Digest)(&k.Seed)
 	}
 	if v.Exit != nil {
 		e.Exit = *v.Exit

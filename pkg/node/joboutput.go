@@ -122,7 +122,7 @@ func (n *Node) outputThere(ctx context.Context, k asked, in wire.JobOutput, begi
 	}
 	if !in.Quiet && rec.Flaw == "" {
 		if rec.Flaw = got.FlawInStreams(r); rec.Flaw != "" {
-			if err := n.m.Store.Update(ctx, func(tx *store.Tx) error { return receipt.Dispute(tx, r.Job, rec.Flaw) }); err != nil {
+			if err := n.m.Store.Update(ctx, func(tx *store.Tx) error { return receipt.Dispute(tx, r.Job, n.m.Trust.Resolve(k.Peer), rec.Flaw) }); err != nil {
 				return out, err
 			}
 		}

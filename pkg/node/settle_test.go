@@ -18,27 +18,24 @@ import (
 	"peercompute/pkg/wire"
 )
 
-// Whoever asked for a run takes its result only with a receipt that fits what was
-// sent and received. One that does not fit is kept as evidence.
-func TestLyingReceiptIsEvidence(t *testing.T) {
-	newKey := func() *identity.Key {
-		k, err := identity.Create(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return k
-	}
-	me, runner, other := newKey(), newKey(), newKey()
-	dir := t.TempDir()
-	file := filepath.Join(dir, store.FileName)
-	if err := store.Create(file); err != nil {
-		t.Fatal(err)
-	}
-	st, err := store.Open(file)
+func newKey(t *testing.T) *identity.Key {
+	t.Helper()
+	k, err := identity.Create(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer st.Close()
+	return k
+}
+
+// withLedger is a node that is nothing but its key, its peers, its receipts and the inputs it keeps.
+func withLedger(t *testing.T) *Node {
+	t.Helper()
+	dir, me := t.TempDir(), newKey(t)
+	st, err := store.Open(filepath.Join(dir, store.FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { st.Close() })
 	list, err := trust.Open(st, me.ID, time.Now)
 	if err != nil {
 		t.Fatal(err)
@@ -47,8 +44,14 @@ func TestLyingReceiptIsEvidence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &Node{m: &member.Member{Config: member.Config{Home: dir, Now: time.Now}, Key: me, Store: st, Trust: list}, inputs: inputs, log: slog.New(slog.DiscardHandler)}
+	return &Node{m: &member.Member{Config: member.Config{Home: dir, Now: time.Now}, Key: me, Store: st, Trust: list}, inputs: inputs, log: slog.New(slog.DiscardHandler)}
+}
 
+// Whoever asked for a run takes its result only with a receipt that fits what was
+// sent and received. One that does not fit is kept as evidence.
+func TestLyingReceiptIsEvidence(t *testing.T) {
+	n := withLedger(t)
+	me, st, runner, other := n.m.Key, n.m.Store, newKey(t), newKey(t)
 	job := ask{spec: jobSpec(mesh.Spec{Name: "job", Digest: "sha256:" + strings.Repeat("ab", 32)})}
 	spec, err := wire.SpecDigest(job.spec)
 	if err != nil {

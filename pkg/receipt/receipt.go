@@ -159,8 +159,8 @@ func Each(tx *store.Tx, fn func(Record, *wire.Receipt) error) error {
 }
 
 // Dispute notes that a receipt contradicts what was received later. It counts for
-// nothing from then on.
-func Dispute(tx *store.Tx, id mesh.WorkloadID, flaw string) error {
+// nothing from then on, in the account of peer, whose key may have changed since.
+func Dispute(tx *store.Tx, id mesh.WorkloadID, peer mesh.PeerID, flaw string) error {
 	rec, r, err := Find(tx, id)
 	if err != nil || rec.Flaw != "" {
 		return err
@@ -169,7 +169,7 @@ func Dispute(tx *store.Tx, id mesh.WorkloadID, flaw string) error {
 	if err := tx.PutJSON(store.Receipts, []byte(id), rec); err != nil || rec.Role == Own {
 		return err
 	}
-	a, err := Get(tx, counterpart(rec.Role, r))
+	a, err := Get(tx, peer)
 	if err != nil {
 		return err
 	}

@@ -110,7 +110,7 @@ func TestEachReceiptCountsOnce(t *testing.T) {
 	}
 	id := payload(bob.id, alice.id, 1).Job
 	for range 2 {
-		if err := s.Update(t.Context(), func(tx *store.Tx) error { return Dispute(tx, id, "another output") }); err != nil {
+		if err := s.Update(t.Context(), func(tx *store.Tx) error { return Dispute(tx, id, bob.id, "another output") }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -122,6 +122,27 @@ func TestEachReceiptCountsOnce(t *testing.T) {
 	}
 	if err := add(t, s, Record{Role: Asked, Envelope: []byte("x")}); mesh.KindOf(err) != mesh.Forged {
 		t.Errorf("what is no receipt: %v", err)
+	}
+}
+
+// What is disputed once its runner has another key is taken from the account that moved.
+func TestDisputeAfterAChangeOfKeys(t *testing.T) {
+	alice, bob, bobby := newParty(t, 1), newParty(t, 2), newParty(t, 3)
+	s := newStore(t)
+	if err := add(t, s, Record{Role: Asked, Envelope: sealed(t, bob, payload(bob.id, alice.id, 1)), Added: time.Unix(1, 0)}); err != nil {
+		t.Fatal(err)
+	}
+	err := s.Update(t.Context(), func(tx *store.Tx) error {
+		if err := Rekey(tx, bob.id, bobby.id); err != nil {
+			return err
+		}
+		return Dispute(tx, payload(bob.id, alice.id, 1).Job, bobby.id, "another output")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := account(t, s, bobby.id); a.Theirs != (Sum{}) {
+		t.Errorf("what is disputed still counts: %+v", a)
 	}
 }
 
