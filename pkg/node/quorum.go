@@ -321,18 +321,17 @@ func (n *Node) compareLate(ctx context.Context, l late) {
 		if one.run == nil || receipt.Repeatable(one.run) != nil {
 			continue
 		}
+		// The alarm first: who sees that the receipt is disputed finds it.
+		if differs := receipt.Differences(l.good, one.run); len(differs) > 0 && one.run.RecordSize+l.good.RecordSize == 0 { // else what they observe may differ
+			err := n.m.Alarms.Raise(ctx, alarm.Alarm{
+				Kind: "quorum.differs", Peer: one.peer, Text: "its run of a job differs from what a quorum agreed on: " + strings.Join(differs, "; "),
+				Hint: "see what it signed with: peerctl receipts show " + string(one.run.Job),
+			})
+			if err != nil {
+				n.log.Error("cannot raise an alarm", "err", err)
+			}
+		}
 		n.noteRuns(ctx, []compared{{one.run, l.good}})
-		differs := receipt.Differences(l.good, one.run)
-		if len(differs) == 0 || one.run.RecordSize+l.good.RecordSize > 0 { // what they observe may differ
-			continue
-		}
-		err := n.m.Alarms.Raise(ctx, alarm.Alarm{
-			Kind: "quorum.differs", Peer: one.peer, Text: "its run of a job differs from what a quorum agreed on: " + strings.Join(differs, "; "),
-			Hint: "see what it signed with: peerctl receipts show " + string(one.run.Job),
-		})
-		if err != nil {
-			n.log.Error("cannot raise an alarm", "err", err)
-		}
 	}
 }
 

@@ -82,7 +82,7 @@ secrets: {key: {file: key.txt}}
 	if again := strings.TrimSpace(alice.Must("deploy", "--file", file, "--peer", "bob")); again != url {
 		t.Errorf("updated, it is at %s and no longer at %s", again, url)
 	}
-	within(t, 10*time.Second, "the new revision to answer", answers)
+	within(t, 30*time.Second, "the new revision to answer", answers)
 	if r := alice.Ctl("deploy", "--file", file, "--peer", "bob", "--memory", "1G"); r.Code != 2 {
 		t.Errorf("a flag that the file should say: %+v", r)
 	}

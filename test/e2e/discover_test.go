@@ -90,8 +90,9 @@ func TestDiscoverAndKnock(t *testing.T) {
 	if r.Code != 0 || !strings.Contains(r.Stdout, waiting.Pending[0].Fingerprint) || waiting.Pending[0].Name != "quiet" {
 		t.Fatalf("the knock came to %+v; the owner saw %+v", r, waiting)
 	}
-	if got := look(quiet); len(got) != 1 || !got[0].Trusted {
-		t.Errorf("after that quiet sees %+v, want it trusted", got)
+	within(t, time.Minute, "quiet to see loud again", func() bool { seen = look(quiet); return len(seen) > 0 })
+	if len(seen) != 1 || !seen[0].Trusted {
+		t.Errorf("after that quiet sees %+v, want it trusted", seen)
 	}
 	deploy(t, quiet, testmesh.Tiny(t, "hello"), "--peer", "loud", "--name", "hello")
 }

@@ -89,7 +89,7 @@ func TestEgress(t *testing.T) {
 	bob.Kill()
 	bob.Start()
 	within(t, 30*time.Second, "the names to be back", func() bool { return status(t, web, shop.URL+"/tcp") == 200 && status(t, web, store.URL+"/tcp") == 200 })
-	within(t, 10*time.Second, "the way out to be back", func() bool { return ask(shop, here) == "pong" && ask(shop, "store:9000") == "pong" })
+	within(t, 30*time.Second, "the way out to be back", func() bool { return ask(shop, here) == "pong" && ask(shop, "store:9000") == "pong" })
 
 	bob.Must("peers", "allow", "alice", "--egress", "none")
 	if got := ask(shop, here); got == "pong" {

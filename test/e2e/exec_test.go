@@ -79,7 +79,7 @@ func TestExec(t *testing.T) {
 	b := hang("spawn")
 	_ = b.cmd.Process.Signal(syscall.SIGKILL)
 	b.wait(t, 20*time.Second)
-	within(t, 10*time.Second, "the program of a peerctl that was killed to end", func() bool { return left() == "2" })
+	within(t, 30*time.Second, "the program of a peerctl that was killed to end", func() bool { return left() == "2" })
 	// The right is taken back.
 	b = hang("linger")
 	began := time.Now()
@@ -88,7 +88,7 @@ func TestExec(t *testing.T) {
 		t.Errorf("exit %d when the right is taken back, want 125", code)
 	}
 	t.Logf("a program ended %s after its right was taken back", time.Since(began).Round(time.Millisecond))
-	within(t, 10*time.Second, "the program of one who may not any more to end", func() bool { return left() == "2" })
+	within(t, 30*time.Second, "the program of one who may not any more to end", func() bool { return left() == "2" })
 	// The workload is stopped.
 	bob.Must("peers", "allow", "alice", "--allow", "deploy,observe,exec")
 	b = hang("linger")

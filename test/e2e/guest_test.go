@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -61,15 +62,21 @@ func TestServerFuelSurvivesKill(t *testing.T) {
 		}
 		return parse[peer](t, bob.Must("peers", "show", "alice", "-o", "json")).Usage.Fuel >= day
 	})
-	for _, pid := range bob.Workers() {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-	}
+	killWorkers(t, bob)
 	within(t, 30*time.Second, "its day is over after its worker was killed", over)
 	bob.Kill()
 	bob.Start()
 	within(t, 30*time.Second, "its day is over after peerd was killed", over)
+}
+
+// killWorkers kills those that have not ended by themselves.
+func killWorkers(t *testing.T, n *testmesh.Node) {
+	t.Helper()
+	for _, pid := range n.Workers() {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // Whatever guests do, peerd answers.
@@ -121,8 +128,8 @@ func TestBombsLeavePeerdAnswering(t *testing.T) {
 	median := took[len(took)/2]
 	t.Logf("status took %s in the median of %d, p99 %s, at most %s", median, len(took), took[len(took)*99/100], took[len(took)-1])
 	// Most of it is the start of peerctl; a machine that is busy with other tests
-	// takes many times the 50 ms that it should.
-	if median > 2*time.Second {
+	// takes many times the 50 ms that it should. The bombs last 10 s.
+	if median > 5*time.Second {
 		t.Errorf("status took %s", median)
 	}
 }

@@ -72,9 +72,10 @@ func TestContainerSpeaksAllOfHTTP(t *testing.T) {
 	})
 }
 
-// events must come one by one, not all at the end.
+// events must come one by one, not all at the end, which is a minute away.
 func events(t *testing.T, web *http.Client, url string) {
-	res, err := web.Get(url + "/events?n=4")
+	began := time.Now()
+	res, err := web.Get(url + "/events?n=600")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,22 +83,19 @@ func events(t *testing.T, web *http.Client, url string) {
 	if kind := res.Header.Get("Content-Type"); kind != "text/event-stream" {
 		t.Errorf("content type %q", kind)
 	}
-	var at []time.Time
-	for lines := bufio.NewScanner(res.Body); lines.Scan(); {
+	got := 0
+	for lines := bufio.NewScanner(res.Body); got < 4 && lines.Scan(); {
 		if strings.HasPrefix(lines.Text(), "data: ") {
-			at = append(at, time.Now())
+			got++
 		}
 	}
-	if len(at) != 4 {
-		t.Fatalf("got %d events", len(at))
-	}
-	if spread := at[3].Sub(at[0]); spread < 150*time.Millisecond {
-		t.Errorf("sent over 300 ms, received within %s", spread)
+	if took := time.Since(began); got != 4 || took > 55*time.Second {
+		t.Errorf("%d events within %s", got, took)
 	}
 }
 
 func sockets(t *testing.T, web *http.Client, url string) {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	plain := *web
 	plain.Timeout = 0 // of the whole exchange; a socket has none
@@ -198,6 +196,7 @@ func TestRateLimits(t *testing.T) {
 	gw := m.Gateway("gw", "--rate-ip", "5")
 	web := m.Web(gw)
 	codes := map[int]int{}
+	began := time.Now()
 	for range 40 {
 		res, _ := get(t, web, "http://nobody-aaaaaaaaaa.localhost/")
 		codes[res.StatusCode]++
@@ -205,8 +204,8 @@ func TestRateLimits(t *testing.T) {
 			t.Error("429 without Retry-After")
 		}
 	}
-	if codes[http.StatusNotFound] < 5 || codes[http.StatusTooManyRequests] < 10 || len(codes) != 2 {
-		t.Errorf("got %v of 40 requests at a limit of 5 a second", codes)
+	if most := 11 + int(5*time.Since(began).Seconds()); codes[http.StatusNotFound] < 10 || codes[http.StatusNotFound] > most || codes[http.StatusNotFound]+codes[http.StatusTooManyRequests] != 40 {
+		t.Errorf("got %v of 40 requests, want a burst of 10 and then 5 a second: at most %d", codes, most)
 	}
 }
 
@@ -263,7 +262,7 @@ func TestSilentClients(t *testing.T) {
 	}
 	start := time.Now()
 	get(t, m.Web(gw), "http://localhost/")
-	if took := time.Since(start); took > 3*time.Second {
+	if took := time.Since(start); took > 8*time.Second { // a silent one is cut after 10
 		t.Errorf("a good request took %s", took)
 	}
 }

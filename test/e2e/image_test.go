@@ -97,7 +97,7 @@ func pushMissingLayers(t *testing.T, host string) {
 	if gone := parse[[]pushedLine](t, alice.Must("image", "prune", "--peer", "bob", "-o", "json")); len(gone) != 1 {
 		t.Errorf("pruned %+v", gone)
 	}
-	within(t, 10*time.Second, "prune", func() bool {
+	within(t, 30*time.Second, "prune", func() bool {
 		return len(parse[[]pushedLine](t, bob.Must("image", "ls", "-o", "json"))) == 0
 	})
 
@@ -140,7 +140,7 @@ func pushMissingLayers(t *testing.T, host string) {
 	refused(t, alice.Ctl("image", "push", ref, "--peer", "bob"), "bob refused", "[grant.images]", "--images nginx,pushed")
 	alice.Must("rm", "-f", "box")
 	bob.Must("image", "prune")
-	within(t, 10*time.Second, "prune", func() bool {
+	within(t, 30*time.Second, "prune", func() bool {
 		return len(parse[[]pushedLine](t, bob.Must("image", "ls", "-o", "json"))) == 0
 	})
 }
@@ -169,7 +169,7 @@ func pushThatIsCut(t *testing.T, host string) {
 		t.Errorf("%d bytes were sent for %d: it began anew", got.Sent, size)
 	}
 	alice.Must("image", "prune", "--peer", "bob")
-	within(t, 10*time.Second, "prune", func() bool {
+	within(t, 30*time.Second, "prune", func() bool {
 		return len(parse[[]pushedLine](t, bob.Must("image", "ls", "-o", "json"))) == 0
 	})
 }
@@ -223,12 +223,12 @@ func pushToOneThatDies(t *testing.T, host string) {
 	if got.ID != id || got.State != "ready" || got.Sent >= size+cut {
 		t.Errorf("pushed %+v", got)
 	}
-	within(t, 10*time.Second, "the spool to be empty", func() bool { return spooled() == 0 })
+	within(t, 30*time.Second, "the spool to be empty", func() bool { return spooled() == 0 })
 	if list := parse[[]pushedLine](t, bob.Must("image", "ls", "-o", "json")); len(list) != 1 || list[0].State != "ready" {
 		t.Errorf("bob has %+v", list)
 	}
 	alice.Must("image", "prune", "--peer", "bob")
-	within(t, 10*time.Second, "prune", func() bool {
+	within(t, 30*time.Second, "prune", func() bool {
 		return len(parse[[]pushedLine](t, bob.Must("image", "ls", "-o", "json"))) == 0
 	})
 }
@@ -321,7 +321,7 @@ func deployDirectory(t *testing.T, host string) {
 	refused(t, alice.Ctl("deploy", t.TempDir(), "--peer", "bob"), "no Dockerfile")
 	alice.Must("rm", "-f", "built")
 	bob.Must("image", "prune")
-	within(t, 10*time.Second, "prune", func() bool {
+	within(t, 30*time.Second, "prune", func() bool {
 		return len(parse[[]pushedLine](t, bob.Must("image", "ls", "-o", "json"))) == 0
 	})
 }

@@ -83,7 +83,7 @@ func TestServiceWithoutFuelIsPaused(t *testing.T) {
 // paused requires that visitors hear that they may come again.
 func paused(t *testing.T, web *http.Client, url string) {
 	t.Helper()
-	within(t, 10*time.Second, "503 with Retry-After", func() bool {
+	within(t, 30*time.Second, "503 with Retry-After", func() bool {
 		res, err := web.Get(url)
 		if err != nil {
 			return false
@@ -104,7 +104,7 @@ func TestGrantEnds(t *testing.T) {
 	w := deploy(t, alice, testmesh.Tiny(t, "hello"), "--peer", "bob", "--name", "hello", "--publish")
 	bob.Must("peers", "allow", "alice", "--until", "2s")
 	within(t, 30*time.Second, "the guest to be held", func() bool { return find(t, bob, "hello").State == mesh.Paused })
-	within(t, 10*time.Second, "404", func() bool { return status(t, web, w.URL) == http.StatusNotFound })
+	within(t, 30*time.Second, "404", func() bool { return status(t, web, w.URL) == http.StatusNotFound })
 	refused(t, alice.Ctl("deploy", testmesh.Tiny(t, "again"), "--peer", "bob"), "bob")
 	if out := bob.Must("peers", "ls"); !strings.Contains(out, "ENDED") {
 		t.Errorf("peers ls does not say so:\n%s", out)

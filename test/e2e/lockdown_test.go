@@ -21,7 +21,7 @@ func TestLockdown(t *testing.T) {
 		if r := alice.Ctl("deploy", hello, "--peer", "bob", "--name", "again"); r.Code == 0 {
 			t.Fatal("deployed under lockdown")
 		}
-		deadline := time.Now().Add(10 * time.Second)
+		deadline := time.Now().Add(30 * time.Second)
 		for !strings.Contains(bob.Must("ps"), "stopped") {
 			if time.Now().After(deadline) {
 				t.Fatalf("the workload still runs:\n%s", bob.Must("ps"))

@@ -125,6 +125,17 @@ func within(t *testing.T, limit time.Duration, what string, ok func() bool) time
 	return time.Since(start)
 }
 
+// soon is within for what the product promises: it took no longer than limit of the
+// time that the machine had for it.
+func soon(t *testing.T, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	stall := testmesh.WatchStall(t)
+	took := within(t, time.Minute, what, ok)
+	if took -= stall.Lost(); took > limit {
+		t.Errorf("%s: it took %s, want at most %s", what, took, limit)
+	}
+}
+
 // refused requires that peerctl failed and that the message to the person holds every part.
 func refused(t *testing.T, r testmesh.Result, parts ...string) {
 	t.Helper()

@@ -29,7 +29,7 @@ func TestOnlyTheOwnerReachesAWorkload(t *testing.T) {
 		wire.VerbCopyOut: wire.CopyOut{Workload: ref.Workload, Path: "/tmp"},
 		wire.VerbCopyIn:  wire.CopyIn{Workload: ref.Workload, Path: "/tmp"},
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		st, err := s.Requests.Open(ctx, bob.ID(), verb, body, nil)
 		if err == nil {
 			st.Reset()

@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -25,12 +24,8 @@ func TestCrashedWorkloadsComeBack(t *testing.T) {
 	alice, bob, gw := m.Trio()
 	web := m.Web(gw)
 	guest := deploy(t, alice, testmesh.Tiny(t, "hello"), "--peer", "bob", "--name", "guest", "--publish")
-	for _, pid := range bob.Workers() {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-	}
-	within(t, 15*time.Second, "the guest to come back", func() bool { return status(t, web, guest.URL) == http.StatusOK })
+	killWorkers(t, bob)
+	within(t, time.Minute, "the guest to come back", func() bool { return status(t, web, guest.URL) == http.StatusOK })
 
 	if image == "" {
 		t.Log("no engine: the container's part is left out")
@@ -41,7 +36,7 @@ func TestCrashedWorkloadsComeBack(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "docker", "kill", was.ID).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	within(t, 15*time.Second, "the container to come back", func() bool {
+	within(t, time.Minute, "the container to come back", func() bool {
 		w := find(t, alice, "box")
 		return w.State == mesh.Running && w.URL == box.URL && bob.Containers()[box.ID].State == "running" && status(t, web, box.URL) == http.StatusOK
 	})
@@ -130,7 +125,7 @@ func TestTwoGateways(t *testing.T) {
 	if code := status(t, m.Web(west), url); code != http.StatusOK {
 		t.Errorf("west: %d", code)
 	}
-	within(t, 3*time.Second, "east to let go", func() bool { return status(t, m.Web(east), w.URL) == http.StatusNotFound })
+	soon(t, 3*time.Second, "east to let go", func() bool { return status(t, m.Web(east), w.URL) == http.StatusNotFound })
 	if now := find(t, bob, "hello").URL; now != url {
 		t.Errorf("ps shows %q, want %s", now, url)
 	}

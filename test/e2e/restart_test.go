@@ -43,7 +43,7 @@ func TestTenWorkloadsSurviveKill(t *testing.T) {
 	}
 
 	bob.Kill()
-	within(t, 3*time.Second, "the workers to go with peerd", func() bool { return len(bob.Workers()) == 0 })
+	within(t, 20*time.Second, "the workers to go with peerd", func() bool { return len(bob.Workers()) == 0 })
 	began := time.Now()
 	bob.Start()
 	for name, w := range want {
@@ -78,7 +78,7 @@ func TestTenWorkloadsSurviveKill(t *testing.T) {
 		t.Errorf("%d workloads became %d", len(want), len(list))
 	}
 	// The gateway never forgot the routes, so they answer a moment before they are said to run.
-	within(t, 10*time.Second, "alice to see them as they were", func() bool {
+	within(t, 30*time.Second, "alice to see them as they were", func() bool {
 		for _, now := range ps(t, alice) {
 			if was := want[now.Name]; now.ID != was.ID || now.URL != was.URL || now.State != mesh.Running {
 				return false
@@ -111,7 +111,7 @@ func TestStoppedStaysStopped(t *testing.T) {
 	bob.Must("rm", "-f", "gone")
 	bob.Kill()
 	bob.Start()
-	within(t, 10*time.Second, "the one to run", func() bool { return find(t, bob, "runs").State == mesh.Running })
+	within(t, 30*time.Second, "the one to run", func() bool { return find(t, bob, "runs").State == mesh.Running })
 	if list := ps(t, bob); len(list) != 2 || find(t, bob, "still").State != mesh.Stopped {
 		t.Errorf("after the restart: %+v", list)
 	}
@@ -130,13 +130,15 @@ func TestGatewayComesBack(t *testing.T) {
 		end  func()
 	}{{"killed", gw.Kill}, {"stopped", gw.Stop}} {
 		how.end()
-		within(t, 5*time.Second, "bob to notice", func() bool {
+		ended := time.Now()
+		within(t, 30*time.Second, "bob to notice", func() bool {
 			return strings.Contains(bob.Must("status"), "gw, down")
 		})
 		gw.Start()
-		took := within(t, 15*time.Second, "the route to come back", func() bool { return status(t, web, w.URL) == http.StatusOK })
+		most := 5*time.Second + 2*time.Since(ended) // bob tries again after pauses that grow with how long it was gone
+		took := within(t, time.Minute, "the route to come back", func() bool { return status(t, web, w.URL) == http.StatusOK })
 		t.Logf("%s: back %s after the gateway", how.name, took.Round(time.Millisecond))
-		if took > 5*time.Second {
+		if took > most {
 			t.Errorf("the gateway was %s; its route took %s to come back", how.name, took)
 		}
 	}
@@ -153,13 +155,13 @@ func TestPeerAway(t *testing.T) {
 	web := m.Web(gw)
 	w := deploy(t, alice, testmesh.Tiny(t, "hello"), "--peer", "bob", "--name", "hello", "--publish")
 	bob.Kill()
-	within(t, 5*time.Second, "503", func() bool { return status(t, web, w.URL) == http.StatusServiceUnavailable })
+	within(t, 30*time.Second, "503", func() bool { return status(t, web, w.URL) == http.StatusServiceUnavailable })
 	if s := find(t, alice, "hello").State; s != mesh.Unknown {
 		t.Errorf("alice says %s of a workload on a peer that does not answer", s)
 	}
 	refused(t, alice.Ctl("deploy", testmesh.Tiny(t, "x"), "--peer", "bob"), "cannot reach bob", "next:")
 	bob.Start()
-	within(t, 15*time.Second, "the service", func() bool { return status(t, web, w.URL) == http.StatusOK })
+	within(t, time.Minute, "the service", func() bool { return status(t, web, w.URL) == http.StatusOK })
 }
 
 // Over QUIC nobody is told that a peer was restarted. The next request finds out

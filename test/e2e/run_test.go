@@ -58,7 +58,7 @@ func TestRunOnAPeer(t *testing.T) {
 	if r := alice.CtlIn(nil, "run", "--peer", "bob", "--timeout", "2s", count, "--", "-spin"); r.Code != 124 {
 		t.Errorf("a job that never ends: status %d, want 124\n%s", r.Code, r.Stderr)
 	}
-	if took := time.Since(began); took > 20*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("a limit of 2s took %s", took)
 	}
 	if list := ps(t, bob); len(list) != 0 {
@@ -93,7 +93,7 @@ func TestFollowLogs(t *testing.T) {
 		if !strings.Contains(e.r.Stdout, "listening on") || !strings.HasSuffix(e.r.Stdout, "bye\n") {
 			t.Errorf("followed: %q %q", e.r.Stdout, e.r.Stderr)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Error("logs -f does not end with the workload")
 	}
 	// It writes to stderr alone; each line has its time.

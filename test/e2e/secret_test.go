@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -100,10 +101,16 @@ func TestSecrets(t *testing.T) {
 	}
 	for _, home := range []string{alice.Home, bob.Home} {
 		err := filepath.WalkDir(home, func(p string, d fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) { // it is in use
+				return nil
+			}
 			if err != nil || !d.Type().IsRegular() {
 				return err
 			}
 			b, err := os.ReadFile(p)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
 			told[p] = string(b)
 			return err
 		})

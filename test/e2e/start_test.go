@@ -17,7 +17,7 @@ import (
 // start runs the node's program with a command line that is expected to fail.
 func start(t *testing.T, n *testmesh.Node, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	out, err := n.Command(ctx, args...).CombinedOutput()
 	if ctx.Err() != nil {
@@ -166,12 +166,12 @@ func TestStopUnderLoad(t *testing.T) {
 			res.Body.Close()
 		}
 	}()
-	within(t, 10*time.Second, "a worker", func() bool { return len(bob.Workers()) > 0 })
+	within(t, 30*time.Second, "a worker", func() bool { return len(bob.Workers()) > 0 })
 	bob.Stop()
 	<-done
 	if left := bob.Workers(); len(left) != 0 {
 		t.Errorf("workers outlive peerd: %v", left)
 	}
 	bob.Start()
-	within(t, 10*time.Second, "the guest to come back", func() bool { return find(t, bob, "busy").State == mesh.Running })
+	within(t, 30*time.Second, "the guest to come back", func() bool { return find(t, bob, "busy").State == mesh.Running })
 }

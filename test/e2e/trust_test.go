@@ -39,21 +39,22 @@ func TestRemovedPeer(t *testing.T) {
 		cut <- time.Now()
 	}()
 
-	began := time.Now()
+	stall, began := testmesh.WatchStall(t), time.Now()
 	if out := bob.Must("peers", "remove", "alice", "-o", "json"); !strings.Contains(out, string(w.ID)) {
 		t.Errorf("the answer does not name the workload that was stopped:\n%s", out)
 	}
-	within(t, 5*time.Second, "404", func() bool { return status(t, web, w.URL) == http.StatusNotFound })
-	within(t, 5*time.Second, "the guest to stop", func() bool { return find(t, bob, "hello").State == mesh.Stopped })
+	within(t, 20*time.Second, "404", func() bool { return status(t, web, w.URL) == http.StatusNotFound })
+	within(t, 20*time.Second, "the guest to stop", func() bool { return find(t, bob, "hello").State == mesh.Stopped })
 	all := time.Since(began)
 	select {
 	case at := <-cut:
 		all = max(all, at.Sub(began))
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Fatal("a log is still being followed")
 	}
-	t.Logf("all done %s after the removal was asked for", all.Round(time.Millisecond))
-	if all > time.Second {
+	lost := stall.Lost()
+	t.Logf("all done %s after the removal was asked for, %s of it lost to others", all.Round(time.Millisecond), lost.Round(time.Millisecond))
+	if all -= lost; all > time.Second {
 		t.Errorf("the removal took %s, want at most 1s", all)
 	}
 	if w := find(t, alice, "hello"); w.State != mesh.Unknown {
@@ -95,15 +96,15 @@ func TestRouteWithdrawn(t *testing.T) {
 		t.Fatalf("got %d", code)
 	}
 	bob.Must("peers", "allow", "gw", "--allow", "none")
-	within(t, 2*time.Second, "no route for bob", func() bool { return status(t, web, w.URL) >= 400 })
+	soon(t, 2*time.Second, "no route for bob", func() bool { return status(t, web, w.URL) >= 400 })
 	bob.Must("peers", "allow", "gw", "--allow", "route")
 	within(t, 20*time.Second, "the route again", func() bool { return status(t, web, w.URL) == http.StatusOK })
 	gw.Must("peers", "allow", "bob", "--allow", "none")
-	within(t, 2*time.Second, "404", func() bool { return status(t, web, w.URL) == http.StatusNotFound })
+	soon(t, 2*time.Second, "404", func() bool { return status(t, web, w.URL) == http.StatusNotFound })
 	gw.Must("peers", "allow", "bob", "--allow", "publish")
 	within(t, 30*time.Second, "the route once more", func() bool { return status(t, web, w.URL) == http.StatusOK })
 	gw.Must("peers", "remove", "bob")
-	within(t, 2*time.Second, "404", func() bool { return status(t, web, w.URL) == http.StatusNotFound })
+	soon(t, 2*time.Second, "404", func() bool { return status(t, web, w.URL) == http.StatusNotFound })
 }
 
 // A stranger reaches no handler, over TCP or QUIC, by any protocol that a node
@@ -130,7 +131,7 @@ func TestStrangerReachesNothing(t *testing.T) {
 			}
 			cancel()
 			if _, up := a.Net.Connected(target.ID()); up {
-				within(t, 3*time.Second, "the stranger to be cut off", func() bool { _, up := a.Net.Connected(target.ID()); return !up })
+				within(t, 20*time.Second, "the stranger to be cut off", func() bool { _, up := a.Net.Connected(target.ID()); return !up })
 			}
 		}
 	}
@@ -147,7 +148,7 @@ func TestStrangerReachesNothing(t *testing.T) {
 	for _, addr := range bob.Addrs() {
 		friend := testmesh.NewActor(t, addr)
 		bob.Must("peers", "add", friend.Key.ID.String())
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		if _, err := friend.Hello(ctx, bob.ID()); err != nil {
 			t.Errorf("a trusted peer at %s: %v", addr, err)
 		}

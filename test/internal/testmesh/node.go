@@ -19,8 +19,8 @@ import (
 
 // How long a node may take.
 const (
-	startLimit = 20 * time.Second
-	stopLimit  = 10 * time.Second
+	startLimit = time.Minute
+	stopLimit  = 30 * time.Second
 )
 
 // Node is one peerd or peergate.
