@@ -31,6 +31,8 @@ func (c *clinic) set(status, code int) {
 	c.status, c.code = status, code
 }
 
+func (c *clinic) first() (port uint16) { c.mu.Lock(); defer c.mu.Unlock(); return c.ports[0] }
+
 func (c *clinic) questions() int { c.mu.Lock(); defer c.mu.Unlock(); return c.asked }
 
 // patient is a task that answers HTTP, on any port, and runs commands.
@@ -141,7 +143,7 @@ func TestNeverHealthyFails(t *testing.T) {
 		st, w := openStore(t), newWorld()
 		w.clinic = &clinic{status: 500, code: 4}
 		put(t, st, checked(mesh.RestartAlways, c.health))
-		if got := live(t, st, w).want(t, mesh.Failed); !strings.Contains(got.Reason, c.want) {
+		if got := liveFor(t, st, w, 2*time.Second).want(t, mesh.Failed); !strings.Contains(got.Reason, c.want) {
 			t.Errorf("the reason is %q, want one with %q", got.Reason, c.want)
 		}
 	}
@@ -165,8 +167,8 @@ func TestUnhealthyIsStartedAgain(t *testing.T) {
 		l := liveFor(t, st, w, time.Minute)
 		l.wantHealth(t, "healthy", func(s mesh.Status) bool { return s.Health == mesh.HealthOK })
 		w.clinic.set(500, 3)
-		l.wantHealth(t, mesh.Unhealthy(c.why), func(s mesh.Status) bool {
-			return s.Health == mesh.Unhealthy(c.why) || strings.Contains(s.Reason, mesh.Unhealthy(c.why))
+		until(t, mesh.Unhealthy(c.why), func() bool { // which it is not for long
+			return l.was(func(s mesh.Status) bool { return s.Health == mesh.Unhealthy(c.why) })
 		})
 		before := w.clinic.questions()
 		if c.policy == mesh.RestartNo {
@@ -180,8 +182,8 @@ func TestUnhealthyIsStartedAgain(t *testing.T) {
 			if w.starts(id) != 1 {
 				t.Errorf("policy no: started %d times", w.starts(id))
 			}
-			if w.clinic.ports[0] != 81 {
-				t.Errorf("asked on port %d, want 81", w.clinic.ports[0])
+			if port := w.clinic.first(); port != 81 {
+				t.Errorf("asked on port %d, want 81", port)
 			}
 			continue
 		}

@@ -184,7 +184,7 @@ func TestFrozenEnds(t *testing.T) {
 	l.held(w, Hold{Level: Pause, Reason: "lends from 22:00"})
 	l.want(t, mesh.Paused)
 	w.task(id).end(mesh.Exit{Code: 137}) // somebody kills it
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
 		o := w.owner()
 		o.mu.Lock()
 		ends := o.ends

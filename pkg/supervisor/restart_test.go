@@ -31,7 +31,7 @@ func again(t *testing.T, st *store.Store) {
 // wantStarts waits until it was started n times and runs.
 func (l *life) wantStarts(t *testing.T, w *world, n int) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(30 * time.Second); ; {
 		if st, _, _ := l.Status(id); w.starts(id) == n && st.State == mesh.Running {
 			return
 		}

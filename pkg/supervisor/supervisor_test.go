@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -186,6 +187,16 @@ func (t *fakeTask) Stop(ctx context.Context, _ time.Duration) error {
 type life struct {
 	*Supervisor
 	stop func()
+
+	mu   sync.Mutex
+	past []mesh.Status // all that the workload was, for what it may not be for long
+}
+
+// was reports whether the workload's status was ever like that.
+func (l *life) was(like func(mesh.Status) bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.past, like)
 }
 
 func live(t *testing.T, st *store.Store, w *world) *life {
@@ -195,23 +206,29 @@ func live(t *testing.T, st *store.Store, w *world) *life {
 
 func liveFor(t *testing.T, st *store.Store, w *world, ready time.Duration) *life {
 	t.Helper()
+	l := &life{}
 	s := New(Config{
 		Store: st, Drivers: map[mesh.Runtime]driver.Driver{mesh.Container: w},
 		Log: slog.New(slog.DiscardHandler), Now: time.Now, Ready: ready,
 		Hold: w.hold, OnEnd: w.ended,
+		OnStatus: func(_ mesh.WorkloadID, s mesh.Status) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.past = append(l.past, s)
+		},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	var once sync.Once
-	l := &life{s, func() {
+	l.Supervisor, l.stop = s, func() {
 		once.Do(func() {
 			cancel()
 			if err := <-done; err != nil {
 				t.Error(err)
 			}
 		})
-	}}
+	}
 	t.Cleanup(l.stop)
 	return l
 }
@@ -247,7 +264,7 @@ func put(t *testing.T, st *store.Store, r Record) {
 
 func (l *life) want(t *testing.T, state mesh.State) mesh.Status {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for {
 		st, changed, ok := l.Status(id)
 		if ok && st.State == state {
@@ -296,7 +313,7 @@ func TestRunStopRemove(t *testing.T) {
 		t.Fatal("a stopped workload can be dialled")
 	}
 	l.change(t, st, Remove)
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		err := st.View(func(tx *store.Tx) error { _, err := Get(tx, id); return err })
 		if mesh.KindOf(err) == mesh.NotFound {
 			break
@@ -342,7 +359,7 @@ func TestOrphansAreEnded(t *testing.T) {
 	put(t, st, record(mesh.RestartAlways))
 	l := live(t, st, w)
 	l.want(t, mesh.Running)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	if _, err := orphan.Wait(ctx); err != nil {
 		t.Fatal("the orphan still runs")
@@ -395,7 +412,7 @@ func TestRestartPolicies(t *testing.T) {
 			}
 			continue
 		}
-		for deadline := time.Now().Add(5 * time.Second); w.starts(id) < 2; time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(20 * time.Second); w.starts(id) < 2; time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s, code %d: not started again", c.policy, c.code)
 			}
