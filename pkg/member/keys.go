@@ -45,6 +45,22 @@ func (m *Member) changes() (out []keyChange, err error) {
 	return out, err
 }
 
+// KeyChanging reports whether this node's key is being changed. A peer that was told may
+// count what is this node's as the new key's already, and say to the old one that it has
+// nothing.
+func (m *Member) KeyChanging() bool {
+	all, err := m.changes()
+	if err != nil {
+		m.Log.Error("cannot read the changes of the key", "err", err)
+		return true
+	}
+	if len(all) == 0 {
+		return false
+	}
+	last := all[len(all)-1]
+	return !last.Switched || last.New != m.Key.ID
+}
+
 func readChanges(tx *store.Tx) (out []keyChange, err error) {
 	err = tx.Each(store.Keys, nil, func(k, _ []byte) (bool, error) {
 		if len(k) != 8 {

@@ -356,7 +356,7 @@ const stateForgotten = "forgotten"
 // that was queued a moment ago may be missing from a list made before.
 func (n *Node) isForgotten(k asked, s said) bool {
 	_, ok := s.views[k.View.ID]
-	return s.complete && !ok && !k.Settled && n.m.Now().Sub(k.Added) > listTimeout
+	return s.complete && !ok && !k.Settled && n.m.Now().Sub(k.Added) > listTimeout && !n.m.KeyChanging()
 }
 
 // refresh asks a peer about one job and remembers the answer.

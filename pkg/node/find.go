@@ -96,7 +96,7 @@ func (a *api) listRemote(ctx context.Context, p mesh.PeerID, known []deployed) [
 // dropStale forgets a workload that its peer does not know any more.
 func (a *api) dropStale(ctx context.Context, d deployed) {
 	// One that was accepted a moment ago may be missing from a list made before.
-	if a.n.m.Now().Sub(d.View.Workload.Created) < listTimeout {
+	if a.n.m.Now().Sub(d.View.Workload.Created) < listTimeout || a.n.m.KeyChanging() {
 		return
 	}
 	if err := a.n.forgetRemote(ctx, d.View.Workload.ID); err != nil {

@@ -4,11 +4,13 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"peercompute/pkg/control"
 	"peercompute/pkg/mesh"
+	"peercompute/pkg/wire"
 	"peercompute/test/internal/testmesh"
 )
 
@@ -205,4 +207,84 @@ func TestKilledWhileRotating(t *testing.T) {
 		alice.Start()
 		t.Logf("killed after %d ms: the key changed: %t", 25*i, alice.ID() != before)
 	}
+}
+
+// While alice's key changes, bob may count what is hers as the new key's already, and tell
+// the old one that it has nothing there. She does not forget it for that.
+func TestNothingIsForgottenWhileTheKeyChanges(t *testing.T) {
+	t.Parallel()
+	m := testmesh.New(t)
+	alice := m.Peer("alice")
+	var mu sync.Mutex
+	var view wire.View
+	empty, gate, held := 0, make(chan struct{}), make(chan struct{}, 1) // told that it has nothing; closed when bob answers; bob was told of the key
+	close(gate)
+	holding := func() bool {
+		select {
+		case <-gate:
+			return false
+		default:
+			return true
+		}
+	}
+	bob := testmesh.NewLiar(t, map[wire.Verb]testmesh.Answer{
+		wire.VerbDeploy: func(_ *testmesh.Liar, o *wire.Opened) (any, testmesh.Then) {
+			var in wire.Deploy
+			_ = wire.DecodeBody(o.Body, &in)
+			mu.Lock()
+			defer mu.Unlock()
+			view = wire.View{Revision: 1, Status: mesh.Status{State: mesh.Running}, Workload: mesh.Workload{
+				ID: mesh.NewWorkloadID(o.Digest), Owner: o.From, Spec: in.Spec.WithDefaults(), Created: time.Now(),
+			}}
+			return wire.Accepted{Workload: view.Workload.ID, Spec: view.Workload.Spec, Revision: 1}, nil
+		},
+		wire.VerbList: func(*testmesh.Liar, *wire.Opened) (any, testmesh.Then) {
+			mu.Lock()
+			defer mu.Unlock()
+			if holding() {
+				empty++
+				return wire.ListReply{}, nil
+			}
+			return wire.ListReply{Workloads: []wire.View{view}}, nil
+		},
+		wire.VerbRotate: func(*testmesh.Liar, *wire.Opened) (any, testmesh.Then) {
+			mu.Lock()
+			gate := gate
+			mu.Unlock()
+			select {
+			case held <- struct{}{}:
+			default:
+			}
+			<-gate
+			return wire.Empty{}, nil
+		},
+	})
+	alice.Must("peers", "add", bob.Addr(), "--name", "bob")
+	alice.Must("deploy", "example.org/app:1", "--peer", "bob", "--name", "app", "-d")
+	at := time.Now()
+	within(t, time.Minute, "it to be older than what a list may not know yet", func() bool { return time.Since(at) > 6*time.Second })
+	for range 5 { // the change goes on without bob after a while, so that this may come too late
+		mu.Lock()
+		gate = make(chan struct{})
+		mu.Unlock()
+		changed := make(chan testmesh.Result, 1)
+		go func() { changed <- alice.Ctl("identity", "rotate", "--yes") }()
+		<-held
+		alice.Must("ps")
+		mu.Lock()
+		close(gate)
+		asked := empty
+		mu.Unlock()
+		if r := <-changed; r.Code != 0 {
+			t.Fatalf("%+v", r)
+		}
+		if asked > 0 {
+			within(t, time.Minute, "alice to know what is hers", func() bool {
+				list := alice.Ctl("ps", "-o", "json") // the node may be starting again
+				return list.Code == 0 && strings.Contains(list.Stdout, `"app"`)
+			})
+			return
+		}
+	}
+	t.Error("alice was never told that she has nothing; this test shows nothing")
 }

@@ -114,7 +114,7 @@ func TestThreadsComeBack(t *testing.T) {
 	// The thread that made the namespace may be ending still.
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(5 * time.Second); ; <-tick.C {
+	for deadline := time.Now().Add(30 * time.Second); ; <-tick.C {
 		stray := strayThread(t, own)
 		if stray == "" {
 			return

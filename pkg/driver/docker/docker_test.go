@@ -321,7 +321,7 @@ func TestListenersOfAllKinds(t *testing.T) {
 
 // answer dials until something listens.
 func answer(t testing.TB, task driver.Task) error {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()

@@ -119,7 +119,7 @@ func statOf(pid int) (stat, error) {
 }
 
 const (
-	killRounds = 50
+	killRounds = 400
 	killPause  = 5 * time.Millisecond
 )
 

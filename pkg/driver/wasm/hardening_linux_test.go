@@ -119,13 +119,15 @@ func TestShareOfAProcessor(t *testing.T) {
 		s.Resources.MilliCPU = 100
 	})
 	task := r.start(w)
-	before := processorTime(t, task.p.cmd.Process.Pid)
+	before, began := processorTime(t, task.p.cmd.Process.Pid), time.Now()
 	res, _ := get(t, task.client(), "http://app/")
 	if res.StatusCode != 504 {
 		t.Errorf("got %d", res.StatusCode)
 	}
-	// A tenth of 2 s and the burst of 100 ms, and as much again for the worker itself.
-	if used := processorTime(t, task.p.cmd.Process.Pid) - before; used > 600*time.Millisecond || used < 50*time.Millisecond {
-		t.Errorf("a tenth of a processor used %s in 2 s", used)
+	// A tenth of it and the burst of 100 ms, and as much again for the worker itself. That
+	// it is no less is for the rest of the machine to say.
+	took := time.Since(began)
+	if used := processorTime(t, task.p.cmd.Process.Pid) - before; used > took/10+400*time.Millisecond || used == 0 {
+		t.Errorf("a tenth of a processor used %s in %s", used, took)
 	}
 }

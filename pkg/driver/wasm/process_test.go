@@ -28,7 +28,7 @@ func runs(pid int) bool {
 }
 
 func TestGuestsHearOfTheirWorkersEnd(t *testing.T) {
-	r := newRig(t, Limits{Unresponsive: 500 * time.Millisecond})
+	r := newRig(t, Limits{Unresponsive: 3 * time.Second}) // one that waits for a processor is not to pass for hanging
 	module := r.shelf.bytes(sayModule(plain + "hello"))
 	for _, tc := range []struct {
 		name   string
@@ -36,7 +36,7 @@ func TestGuestsHearOfTheirWorkersEnd(t *testing.T) {
 		want   string
 	}{
 		{"killed", syscall.SIGKILL, "signal: killed"},
-		{"hanging", syscall.SIGSTOP, "did not answer for 500ms"},
+		{"hanging", syscall.SIGSTOP, "did not answer for 3s"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := r.workload(module, mesh.HTTP, nil)
@@ -45,7 +45,7 @@ func TestGuestsHearOfTheirWorkersEnd(t *testing.T) {
 			if err := syscall.Kill(pid, tc.signal); err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			exit, err := task.Wait(ctx)
 			if err != nil || exit.Kind != mesh.Unavailable || !strings.Contains(exit.Reason, tc.want) {
@@ -82,7 +82,7 @@ func TestIdleWorkersEnd(t *testing.T) {
 		defer o.mu.Unlock()
 		return o.proc
 	}
-	eventually(t, 10*time.Second, "the worker ends", func() bool { return proc() == nil })
+	eventually(t, 30*time.Second, "the worker ends", func() bool { return proc() == nil })
 	if out, _ := r.output(w); out != "hello" {
 		t.Errorf("after that: %q", out)
 	}
@@ -174,7 +174,7 @@ func TestWorkersDieWithPeerd(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	eventually(t, 5*time.Second, "the worker dies", func() bool { return !runs(pid) })
+	eventually(t, 30*time.Second, "the worker dies", func() bool { return !runs(pid) })
 	d, err := New(Config{
 		Dir: dir + "/wasm", Module: s.path, Log: slog.New(slog.DiscardHandler),
 		Command: func() *exec.Cmd { return exec.Command(os.Args[0], workerArg) },
@@ -191,7 +191,7 @@ func TestWorkersDieWithPeerd(t *testing.T) {
 func TestLogIsCapped(t *testing.T) {
 	r := newRig(t, Limits{Log: 64 << 10, LogRate: 1 << 20})
 	w := r.workload(r.shelf.bytes(floodModule(2, strings.Repeat("x", 99)+"\n")), mesh.Job, func(s *mesh.Spec) {
-		s.Timeout = time.Second
+		s.Timeout = 3 * time.Second
 		s.Resources.Fuel = 1 << 60
 	})
 	task := r.start(w)
@@ -353,7 +353,7 @@ func TestOneGreatWriteEndsInTime(t *testing.T) {
 	if err != nil || exit.Kind != mesh.Timeout {
 		t.Errorf("got %+v, %v", exit, err)
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > time.Minute { // the log takes four
 		t.Errorf("it took %s", took)
 	}
 }

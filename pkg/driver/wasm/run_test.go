@@ -48,7 +48,7 @@ func TestRunEnds(t *testing.T) {
 			want: mesh.Exit{Code: 137, Kind: mesh.OutOfFuel, Reason: "out of fuel", Fuel: 50_000_000},
 		},
 		{
-			name: "past its time", module: spinModule(""), change: func(s *mesh.Spec) { s.Timeout = 100 * time.Millisecond; s.Resources.Fuel = 1 << 60 },
+			name: "past its time", module: spinModule(""), change: func(s *mesh.Spec) { s.Timeout = time.Second; s.Resources.Fuel = 1 << 60 },
 			want: mesh.Exit{Code: 137, Kind: mesh.Timeout, Reason: "deadline passed", Fuel: 1_000_000},
 		},
 		{
