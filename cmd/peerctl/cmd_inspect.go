@@ -45,6 +45,7 @@ func (a *app) inspect(ctx context.Context, ref, peer string) error {
 		line("id", string(w.ID))
 		line("state", a.stateLine(w))
 		line("reason", w.Status.Reason)
+		line("held", w.Status.Held)
 		if w.Revision > 1 || w.Update != nil {
 			line("revision", fmt.Sprint(w.Revision))
 		}

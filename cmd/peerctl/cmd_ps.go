@@ -74,6 +74,8 @@ func stateOf(w control.Workload) string {
 		return "paused: " + w.Status.Reason
 	case w.State == mesh.Pulling && p != nil && p.Total > 0:
 		return fmt.Sprintf("pulling %d%%", min(100, p.Done*100/p.Total))
+	case w.State == mesh.Running && w.Status.Held != "":
+		return "running: " + cut(w.Status.Held, maxReason)
 	case w.State == mesh.Running && w.Status.Idle:
 		return "running (idle)"
 	case w.State == mesh.Running && w.Status.Health != "":

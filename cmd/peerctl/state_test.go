@@ -14,6 +14,7 @@ func TestStateOf(t *testing.T) {
 		"killed: memory 64 MiB":                 {State: mesh.Exited, ExitCode: 137, Reason: "killed: memory 64 MiB"},
 		"killed: memory 64 MiB; starting again": {State: mesh.Pending, Reason: "killed: memory 64 MiB; starting again"},
 		"running":                               {State: mesh.Running, Reason: "killed: memory 64 MiB"},
+		"running: writes too much":              {State: mesh.Running, Held: "writes too much", Health: mesh.HealthOK},
 		"killed: " + strings.Repeat("x", maxReason-9) + "…": {State: mesh.Failed, Reason: "killed: " + strings.Repeat("x", 900)},
 	} {
 		if got := stateOf(control.Workload{State: status.State, Status: status}); got != want {

@@ -71,6 +71,12 @@ type Sleeper interface {
 	Idle() bool
 }
 
+// Holder is implemented by tasks that are slowed down for what they do to others.
+type Holder interface {
+	// Held is what it does and what comes of it, in one line for people; empty = nothing.
+	Held() string
+}
+
 // PortDialer is implemented by tasks that may listen on more ports than the
 // workload's one.
 type PortDialer interface {

@@ -51,6 +51,8 @@ type Status struct {
 	// Health is HealthOK, or Unhealthy and why, of a running workload with a health
 	// check; empty = it is not asked.
 	Health string `json:"health,omitempty" cbor:"20,keyasint,omitempty"`
+	// Held is what it does to others, and how it is slowed down for that, while it is.
+	Held string `json:"held,omitempty" cbor:"21,keyasint,omitempty"`
 }
 
 // Progress is how far a long step has come.

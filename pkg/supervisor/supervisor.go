@@ -351,6 +351,9 @@ func (k *keeper) now() mesh.Status {
 	if z, sleeps := k.task.(driver.Sleeper); sleeps && st.State == mesh.Running {
 		st.Idle = z.Idle()
 	}
+	if h, ok := k.task.(driver.Holder); ok && st.State == mesh.Running {
+		st.Held = h.Held()
+	}
 	return st
 }
 

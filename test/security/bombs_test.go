@@ -109,8 +109,13 @@ func TestBombs(t *testing.T) {
 			if used.memory > bombMemory+1<<20 { // the kernel takes some at a time
 				t.Errorf("%d bytes of memory, want at most %d", used.memory, bombMemory)
 			}
-			if state := parse[struct{ State mesh.State }](t, alice.Must("inspect", b.name, "-o", "json")).State; state != mesh.Running {
-				t.Errorf("it is %s: it did not outlive its caps, so it hardly tried them", state)
+			var s mesh.Status
+			within(t, time.Minute, "it to be held for what it does: "+heldFor[b.name], func() bool {
+				s = parse[struct{ Status mesh.Status }](t, alice.Must("inspect", b.name, "-o", "json")).Status
+				return (s.Held == "") == (heldFor[b.name] == "") && strings.Contains(s.Held, heldFor[b.name])
+			})
+			if s.State != mesh.Running {
+				t.Errorf("it is %s: it did not outlive its caps, so it hardly tried them", s.State)
 			}
 			alice.Must("rm", "-f", b.name)
 		})
@@ -176,6 +181,9 @@ func TestBombs(t *testing.T) {
 	})
 }
 
+// heldFor is what bombs are slowed down for.
+var heldFor = map[string]string{"memory": "killed for memory", "log": "output"}
+
 // usage is what the engine says of a container.
 type usage struct {
 	pids, memory int64 // at most, of a few looks
@@ -226,7 +234,7 @@ func use(t *testing.T, id string) (u usage) {
 const (
 	span    = 400 * time.Millisecond // see testdata/bomb
 	settles = span / 8               // of each span that are not counted
-	spans   = 12
+	spans   = 40
 	pacing  = 2 * time.Millisecond
 )
 

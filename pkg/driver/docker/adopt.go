@@ -169,6 +169,11 @@ func (d *Driver) adopt(ctx context.Context, got container.InspectResponse, ways 
 	}
 	d.adoptCores(workload, got)
 	d.endExecs(ctx, got)
+	if got.State.Running { // an earlier peerd may have held it
+		if err := d.giveCPU(ctx, got.ID, func(own int64) int64 { return own }); err != nil {
+			d.log.Warn("cannot let go of a container", "workload", workload, "err", err)
+		}
+	}
 	t := d.task(got, workload, port, y)
 	t.secrets = secrets
 	t.away = endedBefore(got.State, d.booted)

@@ -112,6 +112,12 @@ type Driver struct {
 	pinned map[mesh.WorkloadID]pinned // what Prepare found, until Remove
 	ways   map[*way]bool              // the networks that are open
 	cores  cores                      // that are left to others, until Remove
+	kills  map[string]*kills          // for memory, by container
+
+	watching sync.Once // for kills
+	ctx      context.Context
+	stop     context.CancelFunc // of what goes on beside the calls
+	beside   sync.WaitGroup
 }
 
 var _ driver.Driver = (*Driver)(nil)
@@ -153,7 +159,7 @@ func New(c Config) (*Driver, error) {
 	}
 	d := &Driver{
 		node: c.Node, maxImage: c.MaxImage, log: c.Log, now: c.Now, cli: cli,
-		pinned: map[mesh.WorkloadID]pinned{}, ways: map[*way]bool{}, cores: cores{},
+		pinned: map[mesh.WorkloadID]pinned{}, ways: map[*way]bool{}, cores: cores{}, kills: map[string]*kills{},
 		booted: c.Now().Add(-upSince()), mayConnect: c.MayConnect, ownerNow: c.Owner, out: c.Out, runtime: c.Runtime, copier: c.Copier, ownersVolumes: c.OwnersVolumes, volumeMade: c.VolumeMade, manifest: c.Manifest, secrets: c.Secrets,
 	}
 	if c.Volumes != "" {
@@ -162,6 +168,7 @@ func New(c Config) (*Driver, error) {
 			return nil, fmt.Errorf("cannot clear what is left of volumes: %w", err)
 		}
 	}
+	d.ctx, d.stop = context.WithCancel(context.Background())
 	return d, nil
 }
 
@@ -171,6 +178,8 @@ func (d *Driver) Close() error {
 	d.mu.Lock()
 	ways := slices.Collect(maps.Keys(d.ways))
 	d.mu.Unlock()
+	d.stop()
+	d.beside.Wait()
 	var errs []error
 	for _, y := range ways {
 		errs = append(errs, y.close())

@@ -90,7 +90,7 @@ func build(node mesh.PeerID, w mesh.Workload, img image, user, sandbox string, v
 		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
 		Labels: map[string]string{
 			labelNode: node.String(), labelWorkload: string(w.ID), labelOwner: w.Owner.String(),
-			labelName: s.Name, labelPort: strconv.Itoa(int(s.Port)),
+			labelName: s.Name, labelPort: strconv.Itoa(int(s.Port)), labelCPU: strconv.FormatInt(r.MilliCPU*1_000_000, 10),
 		},
 	}
 	h := &container.HostConfig{

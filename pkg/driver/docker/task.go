@@ -36,6 +36,9 @@ type task struct {
 	paused    atomic.Bool // as far as we know; nobody else pauses our containers
 	probe     probe
 	secrets   string // the directory of its secrets; "" = none
+
+	outputHeld atomic.Int64 // when it last had to wait, in Unix nanoseconds; 0 = never
+	unpace     context.CancelFunc
 }
 
 func (d *Driver) task(got container.InspectResponse, id mesh.WorkloadID, port uint16, y *way) *task {
@@ -51,6 +54,12 @@ func (d *Driver) task(got container.InspectResponse, id mesh.WorkloadID, port ui
 	}
 	t.scratch = slices.DeleteFunc(slices.Sorted(maps.Keys(got.HostConfig.Tmpfs)), func(dir string) bool { return dir == shmDir })
 	t.paused.Store(got.State != nil && got.State.Paused)
+	ctx, cancel := context.WithCancel(d.ctx)
+	t.unpace = cancel
+	if got.State != nil && got.State.Running {
+		d.watching.Do(func() { d.beside.Go(func() { d.watchKills(d.ctx) }) })
+		d.beside.Go(func() { t.pace(ctx) })
+	}
 	return t
 }
 
@@ -78,6 +87,7 @@ func (t *task) DialPort(ctx context.Context, port uint16) (net.Conn, error) {
 // closeNetwork takes away the network and the secrets of a run that has ended. What fails here is made
 // up for by Remove and by the next Start.
 func (t *task) closeNetwork(ctx context.Context) {
+	t.unpace()
 	t.wipeSecrets()
 	if err := t.driver.closeSandbox(ctx, t.way); err != nil {
 		t.driver.log.Warn("cannot remove the network of a workload", "workload", t.id, "err", err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -21,6 +22,8 @@ import (
 //	actor linger            ignores what asks it to end, says "ready" and waits for ever
 //	actor spawn           starts a linger as its child and is one itself
 //	actor flood           writes to stdout for ever
+//	actor chatter         writes lines of 128 bytes for ever
+//	actor eaters N        starts N actors that eat, one after the other, and serves
 //	actor size            prints the size of its terminal at each change
 //	actor processes       prints how many processes live
 //	actor stat FILE       prints its mode, and whether it is the actor's own
@@ -68,6 +71,19 @@ func daily(args []string) bool {
 				os.Exit(1)
 			}
 		}
+	case "chatter":
+		lines := bytes.Repeat(append(bytes.Repeat([]byte{'x'}, 127), '\n'), 256)
+		for {
+			if _, err := os.Stdout.Write(lines); err != nil {
+				os.Exit(1)
+			}
+		}
+	case "eaters":
+		n, _ := strconv.Atoi(args[1])
+		for range n {
+			_ = exec.Command("/proc/self/exe", "eat").Run() // ends by a signal
+		}
+		serve("")
 	case "size":
 		changed := make(chan os.Signal, 8)
 		signal.Notify(changed, syscall.SIGWINCH)
