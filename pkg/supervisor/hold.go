@@ -63,7 +63,9 @@ func (k *keeper) hold(ctx context.Context, w mesh.Workload, h Hold, past *histor
 		k.showHeld(h)
 		k.idle(ctx)
 	case h.stays(w):
-		k.pursue(ctx, w, past)
+		if k.thaw(ctx) { // what a greater hold froze
+			k.pursue(ctx, w, past)
+		}
 	case h.Level == Pause && can:
 		k.freeze(ctx, w, t, p, h)
 	case k.stop(ctx, w):

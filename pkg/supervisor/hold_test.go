@@ -205,6 +205,26 @@ func TestFrozenEnds(t *testing.T) {
 	w.wantRuns(t, "nothing")
 }
 
+// What was frozen goes on where the next hold is a lesser one, and is no more frozen when
+// that is over.
+func TestFrozenGoesOnUnderALesserHold(t *testing.T) {
+	st, w := openStore(t), newWorld()
+	w.pausable = true
+	put(t, st, record(mesh.RestartAlways))
+	l := live(t, st, w)
+	l.want(t, mesh.Running)
+	l.held(w, Hold{Level: Pause, Reason: "lends from 22:00"})
+	w.wantRuns(t, "frozen")
+	l.held(w, Hold{Level: NoStart, Reason: "no fuel"})
+	w.wantRuns(t, "run")
+	l.held(w, Hold{})
+	l.want(t, mesh.Running)
+	w.wantRuns(t, "run")
+	if w.starts(id) != 1 {
+		t.Errorf("started %d times", w.starts(id))
+	}
+}
+
 // Whatever holds, crashes and ends come in whatever order: what executes is what
 // is desired and allowed, and the desire is never lost.
 func TestHoldsAgainstAModel(t *testing.T) {
