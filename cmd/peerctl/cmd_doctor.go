@@ -1,6 +1,9 @@
 package main
 
 import (
+	"strings"
+	"unicode/utf8"
+
 	"github.com/spf13/cobra"
 
 	"peercompute/pkg/control"
@@ -36,7 +39,7 @@ is none. When peerd does not run: peerd doctor.`,
 					}
 				}
 				if err == nil && problems > 0 {
-					err = mesh.Errorf(mesh.Unavailable, "%d of %d checks found a problem", problems, len(checks)).WithHint("what to do is said beside each")
+					err = mesh.Errorf(mesh.Unavailable, "%d of %d checks found a problem", problems, len(checks)).WithHint("what to do is said beneath each")
 				}
 				return err
 			})
@@ -44,10 +47,40 @@ is none. When peerd does not run: peerd doctor.`,
 	}
 }
 
+// showChecks says what was found, and below it what to do next, as wide as the terminal is.
 func (a *app) showChecks(checks []control.Check) error {
-	t := newTable(a.out, "CHECK", "STATE", "DETAIL", "FIX")
+	t := newTable(a.out, "CHECK", "STATE", "DETAIL")
+	before := len("CHECK")
 	for _, c := range checks {
-		t.row(c.Name, c.State, c.Detail, c.Fix)
+		before = max(before, len(c.Name))
+	}
+	room := columns(a.out) - before - len(control.CheckWarning) - 2*gap
+	for _, c := range checks {
+		lines := fold(clean(c.Detail), room)
+		if c.Fix != "" {
+			lines = append(lines, fold("next: "+clean(c.Fix), room)...)
+		}
+		t.row(c.Name, c.State, lines[0])
+		for _, l := range lines[1:] {
+			t.below(2, l)
+		}
 	}
 	return t.flush()
+}
+
+// fold breaks a text between words into lines of at most so many characters; below one
+// there is no bound.
+func fold(text string, most int) (lines []string) {
+	line := ""
+	for _, word := range strings.Fields(text) {
+		switch {
+		case line == "":
+			line = word
+		case most > 0 && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > most:
+			lines, line = append(lines, line), word
+		default:
+			line += " " + word
+		}
+	}
+	return append(lines, line)
 }

@@ -16,11 +16,14 @@ const self = "self"
 // none stands for an empty cell.
 const none = "-"
 
+// gap is how many spaces stand between two columns.
+const gap = 3
+
 // table prints aligned columns under a header.
 type table struct{ w *tabwriter.Writer }
 
 func newTable(out io.Writer, header ...string) *table {
-	t := &table{tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)}
+	t := &table{tabwriter.NewWriter(out, 0, 0, gap, ' ', 0)}
 	if len(header) > 0 {
 		t.row(header...)
 	}
@@ -35,6 +38,11 @@ func (t *table) row(cells ...string) {
 		}
 	}
 	fmt.Fprintln(t.w, strings.Join(cells, "\t"))
+}
+
+// below continues a cell, before which there are so many others, on a line of its own.
+func (t *table) below(cells int, text string) {
+	fmt.Fprintln(t.w, strings.Repeat("\t", cells)+clean(text))
 }
 
 func (t *table) flush() error { return t.w.Flush() }

@@ -32,16 +32,6 @@ type Module struct {
 	Start   bool     // a start function runs when the module is instantiated
 }
 
-// HasFunc reports whether the guest exports a function of that name.
-func (m *Module) HasFunc(name string) bool {
-	for _, x := range m.Exports {
-		if x.Name == name && x.Kind == ExternFunc {
-			return true
-		}
-	}
-	return false
-}
-
 // Optimisation is a set of optimisations.
 type Optimisation uint32
 

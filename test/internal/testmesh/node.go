@@ -205,19 +205,6 @@ func (n *Node) Stop() {
 	}
 }
 
-// Wait waits for the process to end by itself and returns its exit status.
-func (n *Node) Wait(limit time.Duration) int {
-	t := n.m.t
-	t.Helper()
-	select {
-	case <-n.done:
-	case <-time.After(limit):
-		t.Fatalf("%s still runs after %s", n.Name, limit)
-	}
-	defer n.gone()
-	return n.cmd.ProcessState.ExitCode()
-}
-
 func (n *Node) logFile() string { return filepath.Join(n.m.dir, n.Name+".log") }
 
 // Log is all that the node wrote to stdout and stderr, over all its lives.
