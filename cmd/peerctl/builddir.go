@@ -26,8 +26,8 @@ func isBuildDir(target string) (bool, error) {
 }
 
 // buildDir builds a directory on this machine and returns the image's ID.
-func (a *app) buildDir(ctx context.Context, c *control.Client, dir string) (string, error) {
-	img, err := c.BuildDir(ctx, dir, func(ev control.ImageEvent) {
+func (a *app) buildDir(ctx context.Context, c *control.Client, b control.Build) (string, error) {
+	img, err := c.BuildDir(ctx, b, func(ev control.ImageEvent) {
 		if ev.Log == "" || a.json() {
 			return
 		}

@@ -30,6 +30,7 @@ type deployFlags struct {
 	dryRun   bool
 	push     bool
 	file     string // a Compose file
+	profiles []string
 }
 
 func cmdDeploy(a *app) *cobra.Command {
@@ -85,6 +86,7 @@ once that has ended: one at a time writes to a volume.`,
 	flags := cmd.Flags()
 	flags.BoolVarP(&f.detach, "detach", "d", false, "return as soon as the peer has accepted it")
 	flags.StringVarP(&f.file, "file", "f", "", "deploy the services of a Compose `FILE`, those that others depend on first")
+	flags.StringArrayVar(&f.profiles, "profile", nil, "with --file, deploy the services of this `PROFILE` too; repeatable (default $COMPOSE_PROFILES)")
 	flags.BoolVar(&f.push, "push", false, "send the image along from this machine, only the layers that the peer lacks")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "only ask what would be decided, rule by rule, and do nothing")
 	return cmd
@@ -191,7 +193,7 @@ func (a *app) deploy(ctx context.Context, f *deployFlags, target string, args []
 			}
 		}
 		if build {
-			if spec.Image, err = a.buildDir(ctx, c, target); err != nil {
+			if spec.Image, err = a.buildDir(ctx, c, control.Build{Dir: target}); err != nil {
 				return err
 			}
 			spec.Digest = spec.Image

@@ -115,7 +115,9 @@ func specLines(line func(key, text string), w control.Workload, held map[string]
 		line("health", describeHealth(*s.Health))
 	}
 	line("egress", strings.Join(append([]string{string(s.Egress)}, s.Hosts...), " "))
-	line("network", s.Network)
+	line("project", s.Project)
+	line("network", strings.Join(s.AllNetworks(), " "))
+	line("aliases", strings.Join(s.Aliases, " "))
 	line("writable", strings.Join(s.Tmpfs, " "))
 	for _, m := range s.Volumes {
 		line("volume", describeVolume(m)+held[m.Name])
@@ -133,6 +135,10 @@ func specLines(line func(key, text string), w control.Workload, held map[string]
 	if s.FuelDay > 0 {
 		line("fuel a day", formatFuel(s.FuelDay))
 	}
+	if len(s.Entrypoint) > 0 {
+		line("entry point", fmt.Sprintf("%q", s.Entrypoint))
+	}
+	line("directory", s.WorkDir)
 	if len(s.Args) > 0 {
 		line("args", fmt.Sprintf("%q", s.Args))
 	}

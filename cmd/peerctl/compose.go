@@ -21,19 +21,23 @@ import (
 )
 
 // composeFlags are what goes with deploy --file; the file says all the rest.
-var composeFlags = []string{"file", "peer", "gateway", "dry-run", "push", "recreate", "output", "home"}
+var composeFlags = []string{"file", "peer", "gateway", "dry-run", "push", "recreate", "profile", "output", "home"}
 
 // step is what is done about one service of a Compose file.
 type step struct {
 	Name   string `json:"name"`
-	Action string `json:"action"` // create, update or keep; of a secret set
+	Action string `json:"action"` // create, update, start (as it is) or keep; of a secret set; none of what the file no longer names
 	Image  string `json:"image"`
-	Note   string `json:"note,omitempty"` // a refusal, or that the image is built first
+	Note   string `json:"note,omitempty"` // a refusal, or what is otherwise than the file says
 
 	service control.ComposeService
-	secret  []byte // unless nil, what it sets is a secret
+	have    *control.Workload // nil = it is not there
+	secret  []byte            // unless nil, what it sets is a secret
 	refused bool
 }
+
+// gone is the action of a workload that the file names no more.
+const gone = "none"
 
 func (a *app) deployFile(cmd *cobra.Command, f *deployFlags, args []string) error {
 	if len(args) > 0 {
@@ -49,20 +53,8 @@ func (a *app) deployFile(cmd *cobra.Command, f *deployFlags, args []string) erro
 		return usagef("with --file these are said in the file: %s", strings.Join(other, ", "))
 	}
 	ctx := cmd.Context()
-	file, err := readCompose(f.file)
-	if err != nil {
-		return usagef("%s cannot be deployed: %s", f.file, root(err))
-	}
 	return a.withClient(func(c *control.Client) error {
-		project, err := c.ReadCompose(ctx, file)
-		if err == nil && len(project.Needs) > 0 {
-			if err = addFiles(&file, project.Needs); err == nil {
-				project, err = c.ReadCompose(ctx, file)
-			}
-		}
-		if mesh.KindOf(err) == mesh.Invalid {
-			return usageError{mesh.AsError(err)}
-		}
+		project, err := composeProject(ctx, c, f.file, f.profiles)
 		if err != nil {
 			return err
 		}
@@ -77,12 +69,33 @@ func (a *app) deployFile(cmd *cobra.Command, f *deployFlags, args []string) erro
 	})
 }
 
+// composeProject has the node make workloads of a Compose file.
+func composeProject(ctx context.Context, c *control.Client, path string, profiles []string) (p control.ComposeProject, err error) {
+	file, err := readCompose(path, profiles)
+	if err != nil {
+		return p, usagef("%s cannot be deployed: %s", path, root(err))
+	}
+	p, err = c.ReadCompose(ctx, file)
+	if err == nil && len(p.Needs) > 0 {
+		if err = addFiles(&file, p.Needs); err == nil {
+			p, err = c.ReadCompose(ctx, file)
+		}
+	}
+	if mesh.KindOf(err) == mesh.Invalid {
+		return p, usageError{mesh.AsError(err)}
+	}
+	return p, err
+}
+
 const maxCompose = 256 << 10 // bytes of a Compose file, and of each that it refers to
 
 // readCompose reads a Compose file and the .env beside it. Of this process's
 // environment goes along what the files mention.
-func readCompose(path string) (f control.ComposeFile, err error) {
-	f.Name, f.Files = path, map[string][]byte{}
+func readCompose(path string, profiles []string) (f control.ComposeFile, err error) {
+	f.Name, f.Files, f.Profiles = path, map[string][]byte{}, profiles
+	if len(profiles) == 0 {
+		f.Profiles = strings.FieldsFunc(os.Getenv("COMPOSE_PROFILES"), func(r rune) bool { return r == ',' })
+	}
 	if f.Dir, err = filepath.Abs(filepath.Dir(path)); err != nil {
 		return f, err
 	}
@@ -155,31 +168,66 @@ func (a *app) plan(ctx context.Context, c *control.Client, f *deployFlags, proje
 		case mesh.KindOf(err) == mesh.NotFound:
 		case err != nil:
 			return nil, err
-		case have.Spec == nil || have.Spec.Network != s.Spec.Network:
+		case have.Spec == nil || have.Spec.Project != project.Name || have.Owner != self:
 			foreign = append(foreign, st.Name)
-		case s.Build == "" && same(*have.Spec, s.Spec):
-			st.Action = "keep"
 		default:
-			st.Action = "update"
+			st.have, st.Action = &have, changed(have, s)
 		}
-		if s.Build != "" {
-			st.Image, st.Note = s.Build, "built on this machine first"
+		notes := s.Notes
+		if s.Build != nil {
+			st.Image = s.Build.Dir
+			notes = append([]string{"built on this machine first"}, notes...)
 		} else if st.Action != "keep" {
 			e, err := c.Explain(ctx, control.Deploy{Peer: f.peer, Spec: withoutSecrets(s.Spec, project.Secrets), Recreate: f.recreate})
 			if err != nil {
 				return nil, err
 			}
 			if !e.Allow {
-				st.refused, st.Note = true, wouldRefuse(e).Error()
+				st.refused, notes = true, append([]string{wouldRefuse(e).Error()}, notes...)
 			}
 		}
+		st.Note = strings.Join(notes, "; ")
 		plan = append(plan, st)
 	}
 	if len(foreign) > 0 {
-		return nil, mesh.Errorf(mesh.Conflict, "workloads of these names exist, and are not on the network %s of this file: %s", project.Name, strings.Join(foreign, ", ")).
+		return nil, mesh.Errorf(mesh.Conflict, "workloads of these names exist, and are not of the project %s: %s", project.Name, strings.Join(foreign, ", ")).
 			WithHint("give the services other names with container_name, or remove the workloads: peerctl rm %s", foreign[0])
 	}
+	there, err := workloadsOf(ctx, c, f.peer, project.Name)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range there {
+		if !slices.ContainsFunc(plan, func(s step) bool { return s.Name == w.Name && s.secret == nil }) {
+			plan = append(plan, step{Name: w.Name, Action: gone, Image: w.Image, Note: "no longer in the file; remove it with: peerctl rm -f " + w.Name})
+		}
+	}
 	return plan, nil
+}
+
+// changed is what is to be done about a service that is there.
+func changed(have control.Workload, want control.ComposeService) string {
+	spec := want.Spec
+	if want.Build != nil { // what it is built to shows later
+		spec.Image = have.Spec.Image
+	}
+	switch {
+	case !same(*have.Spec, spec):
+		return "update"
+	case want.Ends && have.State == mesh.Exited && have.Status.ExitCode == 0:
+		return "keep"
+	case want.Ends || have.State.Final():
+		return "start"
+	}
+	return "keep"
+}
+
+// workloadsOf lists the workloads of a Compose project, the youngest first.
+func workloadsOf(ctx context.Context, c *control.Client, peer, project string) ([]control.Workload, error) {
+	all, err := c.Workloads(ctx, peer)
+	all = slices.DeleteFunc(all, func(w control.Workload) bool { return w.Project != project || w.Owner != self })
+	slices.SortStableFunc(all, func(x, y control.Workload) int { return y.Created.Compare(x.Created) })
+	return all, err
 }
 
 // readSecrets reads what is to be kept at the peer before the services start.
@@ -225,14 +273,15 @@ func same(have, want mesh.Spec) bool {
 }
 
 func (a *app) showPlan(plan []step) error {
-	refused, services := 0, 0
+	refused, services, out := 0, 0, false
 	t := newTable(a.out, "NAME", "ACTION", "IMAGE", "NOTE")
 	for _, s := range plan {
 		if s.refused {
 			refused++
 		}
-		if s.secret == nil {
+		if s.isService() {
 			services++
+			out = out || s.service.Spec.Egress != ""
 		}
 		t.row(s.Name, s.Action, s.Image, s.Note)
 	}
@@ -246,42 +295,40 @@ func (a *app) showPlan(plan []step) error {
 	if err == nil && refused > 0 {
 		err = mesh.Errorf(mesh.Denied, "%d of %d services would be refused", refused, services).WithHint("what to ask for is said beside each")
 	}
+	if !out {
+		a.note("the services connect to each other only; what needs more says so in the file: x-egress: internet, or allow:HOST:PORT,…")
+	}
 	return err
 }
+
+func (s step) isService() bool { return s.secret == nil && s.Action != gone }
 
 // carryOut deploys one service after the other. What is up when one fails stays up;
 // to deploy the file again goes on from there.
 func (a *app) carryOut(ctx context.Context, c *control.Client, f *deployFlags, plan []step) error {
 	all := []control.Workload{}
+	services := 0
 	for _, s := range plan {
-		if s.secret != nil {
+		if s.isService() {
+			services++
+		}
+	}
+	for _, s := range plan {
+		switch {
+		case s.Action == gone:
+			a.note("%s is %s", s.Name, s.Note)
+			continue
+		case s.secret != nil:
 			if err := c.SetSecret(ctx, f.peer, s.Name, s.secret); err != nil {
 				return err
 			}
 			a.note("the secret %s is set; a service that runs already gets it when it starts the next time", s.Name)
 			continue
 		}
-		spec := s.service.Spec
-		var w control.Workload
-		err := error(nil)
-		if s.Action == "keep" {
-			w, err = c.Workload(ctx, s.Name, f.peer)
-		} else {
-			p := a.progress()
-			if dir := s.service.Build; dir != "" {
-				if spec.Image, err = a.buildDir(ctx, c, dir); err != nil {
-					return err
-				}
-				spec.Digest = spec.Image
-			}
-			w, err = a.followDeploy(ctx, p, true, func(on func(control.DeployEvent)) (control.Workload, error) {
-				return c.Deploy(ctx, control.Deploy{Peer: f.peer, Spec: spec, Wait: true, Push: f.push || s.service.Build != "", Recreate: f.recreate}, on)
-			})
-		}
+		w, did, err := a.deployService(ctx, c, f, s)
 		if err != nil {
 			if len(all) > 0 {
-				services := len(slices.DeleteFunc(plan, func(s step) bool { return s.secret != nil }))
-				a.note("%d of %d services are up; deploy the file again to go on", len(all), services)
+				a.note("%d of %d services are done; deploy the file again to go on", len(all), services)
 			}
 			return err
 		}
@@ -289,7 +336,12 @@ func (a *app) carryOut(ctx context.Context, c *control.Client, f *deployFlags, p
 		if a.json() {
 			continue
 		}
-		a.note("%s is %s%s (%s)", w.Name, w.State, onPeer(w), s.Action)
+		a.note("%s is %s%s (%s)", w.Name, w.State, onPeer(w), did)
+		if did != "keep" {
+			for _, n := range s.service.Notes {
+				a.note("%s: %s", w.Name, n)
+			}
+		}
 		if w.URL != "" {
 			if err := a.println(w.URL); err != nil {
 				return err
@@ -300,4 +352,28 @@ func (a *app) carryOut(ctx context.Context, c *control.Client, f *deployFlags, p
 		return a.printJSON(all)
 	}
 	return nil
+}
+
+// deployService does what the plan says of one service, and returns what that was: one
+// that is built may turn out to be what runs.
+func (a *app) deployService(ctx context.Context, c *control.Client, f *deployFlags, s step) (w control.Workload, did string, err error) {
+	spec := s.service.Spec
+	if b := s.service.Build; b != nil {
+		if spec.Image, err = a.buildDir(ctx, c, *b); err != nil {
+			return w, "", err
+		}
+		spec.Digest = spec.Image
+		if s.Action == "keep" && s.have.Spec.Image != spec.Image {
+			s.Action = "update"
+		}
+	}
+	if s.Action == "keep" {
+		return *s.have, s.Action, nil
+	}
+	d := control.Deploy{
+		Peer: f.peer, Spec: spec, Wait: true, Push: f.push || s.service.Build != nil,
+		Recreate: f.recreate || s.service.Ends, Ends: s.service.Ends,
+	}
+	w, err = a.followDeploy(ctx, a.progress(), true, func(on func(control.DeployEvent)) (control.Workload, error) { return c.Deploy(ctx, d, on) })
+	return w, s.Action, err
 }

@@ -172,10 +172,14 @@ func (n *fakeNode) routes() http.Handler {
 		if err := json.NewDecoder(r.Body).Decode(&f); err != nil {
 			return nil, err
 		}
-		p, needs, err := compose.Load(r.Context(), compose.Input{Name: f.Name, Dir: f.Dir, Text: f.Text, Files: f.Files, Environ: f.Environ})
+		p, needs, err := compose.Load(r.Context(), compose.Input{Name: f.Name, Dir: f.Dir, Text: f.Text, Files: f.Files, Environ: f.Environ, Profiles: f.Profiles})
 		out := control.ComposeProject{Name: p.Name, Needs: needs}
 		for _, s := range p.Services {
-			out.Services = append(out.Services, control.ComposeService{Spec: s.Spec, Build: s.Build})
+			c := control.ComposeService{Spec: s.Spec, Ends: s.Ends, Notes: s.Notes}
+			if b := s.Build; b != nil {
+				c.Build = &control.Build{Dir: b.Dir, Inline: b.Inline, BuildOptions: control.BuildOptions{Dockerfile: b.Dockerfile, Target: b.Target, Args: b.Args}}
+			}
+			out.Services = append(out.Services, c)
 		}
 		for _, s := range p.Secrets {
 			out.Secrets = append(out.Secrets, control.ComposeSecret{Name: s.Name, File: s.File})

@@ -85,6 +85,9 @@ func (n *fakeNode) deploy(w http.ResponseWriter, r *http.Request) {
 	}
 	work.Status.Idle = d.Spec.Shape == mesh.Server // nobody asks it anything
 	step(mesh.Running)
+	if d.Ends {
+		step(mesh.Exited)
+	}
 	send(control.DeployEvent{Workload: &work, Done: true})
 }
 
@@ -119,7 +122,7 @@ func (n *fakeNode) accept(d control.Deploy) control.Workload {
 	return control.Workload{
 		ID: mesh.NewWorkloadID(sha256.Sum256([]byte(peer + d.Spec.Name))), Name: d.Spec.Name,
 		Peer: peer, PeerID: mustPeer(id), Owner: self, OwnerID: mustPeer(idSelf),
-		Kind: full.Runtime, Shape: full.Shape, Image: full.Image, Spec: &full, Created: time.Now(),
+		Kind: full.Runtime, Shape: full.Shape, Image: full.Image, Spec: &full, Created: time.Now(), Project: full.Project,
 	}
 }
 

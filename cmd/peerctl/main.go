@@ -50,6 +50,7 @@ func commands() []command {
 		{groupWork, cmdRestart},
 		{groupWork, cmdStop},
 		{groupWork, cmdRm},
+		{groupWork, cmdDown},
 		{groupWork, cmdPublish},
 		{groupWork, cmdUnpublish},
 		{groupMesh, cmdPeers},

@@ -27,6 +27,11 @@ func TestScripts(t *testing.T) {
 			env.Setenv(control.HomeEnv, filepath.Join(env.WorkDir, "h"))
 			env.Setenv("BOB", idBob)
 			env.Setenv("ALICE", idAlice)
+			files, err := filepath.Abs("../../pkg/compose/testdata")
+			if err != nil {
+				return err
+			}
+			env.Setenv("COMPOSE_FILES", files)
 			for name, head := range map[string]string{
 				"hello.wasm": coreHeader, "job.wasm": coreHeader, "part.wasm": wasmMagic + "\x0d\x00\x01\x00",
 				"short.wasm": wasmMagic, "noext": coreHeader,

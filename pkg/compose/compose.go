@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -20,7 +21,10 @@ import (
 	"peercompute/pkg/mesh"
 )
 
-const maxServices = 50
+const (
+	maxServices = 50
+	maxDepth    = 100 // of a document, in which a tag is looked for
+)
 
 // Project is what a file describes.
 type Project struct {
@@ -32,7 +36,9 @@ type Project struct {
 // Service is one workload of it.
 type Service struct {
 	Spec  mesh.Spec // a container's; Image is empty where Build is set
-	Build string    // directory to build the image from; empty = Image
+	Build *Build    // nil = it has an image
+	Ends  bool      // others start once it has ended, and well
+	Notes []string  // what of it is otherwise than the file says, for people
 }
 
 // Input is a Compose file and what it refers to. Nothing else is read.
@@ -42,6 +48,8 @@ type Input struct {
 	Text    []byte            // of the file
 	Files   map[string][]byte // .env, and the environment files that it names, by their path as it names them
 	Environ []string          // KEY=VALUE; counts over .env
+
+	Profiles []string // of services that have any, those to deploy
 }
 
 // Load reads a file. Where it names environment files that are not in Files, their
@@ -49,14 +57,13 @@ type Input struct {
 func Load(ctx context.Context, in Input) (p Project, needs []string, err error) {
 	refuse := func(problems ...string) (Project, []string, error) {
 		return Project{}, nil, mesh.Errorf(mesh.Invalid, "%s cannot be deployed: %s", in.Name, strings.Join(problems, "; ")).WithRule("compose.subset").
-			WithHint("leave out or change what is named; deploy the rest by hand: peerctl deploy --help")
+			WithHint("leave out or change what is named")
 	}
 	raw, err := decode(in.Text)
 	if err != nil {
 		return refuse(err.Error())
 	}
-	problems := unknown(raw, known, "")
-	delete(raw, "version") // says nothing any more
+	ofServices, problems := problemsOf(raw)
 	env := types.NewMapping(in.Environ)
 	if said, err := dotenv.ParseWithLookup(bytes.NewReader(in.Files[".env"]), env.Resolve); err != nil {
 		problems = append(problems, ".env: "+err.Error())
@@ -65,11 +72,16 @@ func Load(ctx context.Context, in Input) (p Project, needs []string, err error) 
 	}
 	details := types.ConfigDetails{WorkingDir: in.Dir, ConfigFiles: []types.ConfigFile{{Filename: in.Name, Config: raw}}, Environment: env}
 	loaded, err := loader.LoadWithContext(ctx, details, func(o *loader.Options) {
-		o.SkipInclude, o.SkipExtends = true, true // a file stands for itself
-		o.SkipResolveEnvironment = true           // reads files
+		o.SkipInclude = true            // a file stands for itself
+		o.SkipResolveEnvironment = true // reads files
+		o.Profiles = in.Profiles
 		o.SetProjectName(projectName(raw, in.Dir), true)
 	})
 	if err != nil {
+		for _, bad := range ofServices {
+			problems = append(problems, bad...)
+		}
+		slices.Sort(problems)
 		return refuse(append(problems, strings.ReplaceAll(err.Error(), "\n", " "))...)
 	}
 	p.Name = loaded.Name
@@ -77,22 +89,33 @@ func Load(ctx context.Context, in Input) (p Project, needs []string, err error) 
 	if err != nil {
 		problems = append(problems, err.Error())
 	}
-	volumes, bad := namedVolumes(loaded)
+	f := file{project: p.Name, egress: loaded.Extensions["x-egress"], ends: map[string]bool{}}
+	var bad []string
+	f.volumes, bad = namedVolumes(loaded)
 	problems = append(problems, bad...)
-	ofFiles, secrets, bad := namedSecrets(loaded)
-	p.Secrets, problems = ofFiles, append(problems, bad...)
+	problems = append(problems, oneUser(loaded)...)
+	f.networks, bad = namedNetworks(loaded)
+	problems = append(problems, bad...)
+	p.Secrets, f.secrets, bad = namedSecrets(loaded)
+	problems = append(problems, bad...)
+	for _, s := range loaded.Services {
+		for on, d := range s.DependsOn {
+			f.ends[on] = f.ends[on] || d.Condition == types.ServiceConditionCompletedSuccessfully
+		}
+	}
+	all := taken{}
 	for _, name := range order {
 		c := loaded.Services[name]
 		more, missing, bad := variables(in, env, c)
 		needs, problems = append(needs, missing...), append(problems, bad...)
 		c.Environment = more
-		s, bad := service(loaded.Name, c, volumes, secrets)
-		problems = append(problems, bad...)
+		s, bad := f.service(c)
+		problems = slices.Concat(problems, bad, ofServices[name], all.name("the services", name, s.Spec.Name))
 		p.Services = append(p.Services, s)
 	}
 	switch {
 	case len(loaded.Services) == 0:
-		problems = append(problems, "it has no services")
+		problems = append(problems, noServices(loaded))
 	case len(loaded.Services) > maxServices:
 		problems = append(problems, fmt.Sprintf("it has more than %d services", maxServices))
 	}
@@ -149,13 +172,71 @@ func variables(in Input, env types.Mapping, s types.ServiceConfig) (out types.Ma
 // decode reads one YAML document that is a mapping.
 func decode(data []byte) (map[string]any, error) {
 	var raw map[string]any
-	if err := yaml.Unmarshal(data, &raw); err != nil {
+	var doc yaml.Node
+	err := yaml.Unmarshal(data, &doc)
+	if err == nil && doc.Kind != 0 {
+		if tag := ownTag(&doc, 0); tag != "" {
+			return nil, fmt.Errorf("the tag %s is not supported (%s)", tag, oneFile)
+		}
+		err = doc.Decode(&raw)
+	}
+	if err != nil {
 		return nil, errors.New(strings.ReplaceAll(err.Error(), "\n", " "))
 	}
 	if raw == nil {
 		return nil, errors.New("it is empty")
 	}
 	return raw, nil
+}
+
+// problemsOf names what the file says that is not known here, of each service and of the
+// rest, and takes out what would have other files read.
+func problemsOf(raw map[string]any) (ofServices map[string][]string, rest []string) {
+	ofServices = map[string][]string{}
+	services, _ := raw["services"].(map[string]any)
+	for name, said := range services {
+		ofServices[name] = unknown(said, known["services"]["*"], "services."+name)
+		s, _ := said.(map[string]any)
+		delete(s, "label_file")
+		if e, ok := s["extends"].(map[string]any); ok && e["file"] != nil {
+			delete(s, "extends")
+		}
+	}
+	others := maps.Clone(raw)
+	delete(others, "services")
+	rest = unknown(others, known, "")
+	delete(raw, "version") // says nothing any more
+	return ofServices, rest
+}
+
+// noServices says why nothing is to be deployed.
+func noServices(p *types.Project) string {
+	var profiles []string
+	for _, s := range p.DisabledServices {
+		profiles = append(profiles, s.Profiles...)
+	}
+	if len(profiles) == 0 {
+		return "it has no services"
+	}
+	slices.Sort(profiles)
+	return "all its services are of profiles that were not asked for: --profile " + strings.Join(slices.Compact(profiles), ", ")
+}
+
+// ownTag is a tag that is not of YAML itself, as Compose's !reset is one: what it asks
+// for is lost once the document is decoded.
+func ownTag(n *yaml.Node, depth int) string {
+	if strings.HasPrefix(n.Tag, "!") && !strings.HasPrefix(n.Tag, "!!") {
+		return n.Tag
+	}
+	if depth > maxDepth {
+		return ""
+	}
+	for _, c := range n.Content { // an alias has none: what it stands for is elsewhere
+		if tag := ownTag(c, depth+1); tag != "" {
+			return tag
+		}
+	}
+	return ""
 }
 
 // projectName is what the file calls itself, or its directory, as a label.
@@ -189,7 +270,9 @@ func inOrder(p *types.Project) (order []string, err error) {
 		}
 		state[name] = walking
 		for _, on := range slices.Sorted(slices.Values(p.Services[name].GetDependencies())) {
-			if _, ok := p.Services[on]; !ok {
+			if _, ok := p.Services[on]; !ok && !p.Services[name].DependsOn[on].Required {
+				continue
+			} else if !ok {
 				return fmt.Errorf("services.%s depends on %s, which is not there", name, on)
 			}
 			if err := visit(on); err != nil {

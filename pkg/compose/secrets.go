@@ -22,9 +22,14 @@ type Secret struct {
 // Compose does it; an external one is there already.
 func namedSecrets(p *types.Project) (of []Secret, names map[string]string, bad []string) {
 	names = map[string]string{}
+	all := taken{}
 	for _, key := range slices.Sorted(maps.Keys(p.Secrets)) {
 		s := p.Secrets[key]
 		name := label(s.Name)
+		if s.Name == p.Name+"_"+key {
+			name = within(p.Name, key)
+		}
+		bad = append(bad, all.name("the secrets", key, name)...)
 		names[key] = name
 		switch {
 		case bool(s.External) && s.File != "":

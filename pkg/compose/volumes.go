@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/compose-spec/compose-go/v2/types"
 
@@ -14,12 +15,17 @@ import (
 // project's name, as Compose does it, unless the file gives it a name of its own.
 func namedVolumes(p *types.Project) (out map[string]mesh.VolumeMount, bad []string) {
 	out = map[string]mesh.VolumeMount{}
+	all := taken{}
 	for _, key := range slices.Sorted(maps.Keys(p.Volumes)) {
 		v := p.Volumes[key]
 		say := func(format string, args ...any) {
 			bad = append(bad, fmt.Sprintf("volumes.%s: "+format, append([]any{key}, args...)...))
 		}
 		m := mesh.VolumeMount{Name: label(v.Name)}
+		if v.Name == p.Name+"_"+key {
+			m.Name = within(p.Name, key)
+		}
+		bad = append(bad, all.name("the volumes", key, m.Name)...)
 		if v.Driver != "" && v.Driver != "local" {
 			say("the driver %q is not supported", v.Driver)
 		}
@@ -41,8 +47,10 @@ func mounts(s types.ServiceConfig, volumes map[string]mesh.VolumeMount, say func
 	for _, v := range s.Volumes {
 		switch {
 		case v.Type == types.VolumeTypeBind:
-			say("%s:%s is a directory of a host, which no container here can have: name a volume instead", v.Source, v.Target)
+			say("%s:%s is a directory of a host, which no container here can have: name a volume instead; what the program only reads goes into its image, with build", v.Source, v.Target)
 			continue
+		case v.Type == types.VolumeTypeTmpfs:
+			continue // see scratch
 		case v.Type != types.VolumeTypeVolume:
 			say("a mount of type %q is not supported", v.Type)
 			continue
@@ -61,4 +69,22 @@ func mounts(s types.ServiceConfig, volumes map[string]mesh.VolumeMount, say func
 		out = append(out, m)
 	}
 	return out
+}
+
+// oneUser: a volume belongs to one workload at a time, also where one only reads.
+func oneUser(p *types.Project) (bad []string) {
+	users := map[string][]string{}
+	for _, name := range slices.Sorted(maps.Keys(p.Services)) {
+		for _, v := range p.Services[name].Volumes {
+			if v.Type == types.VolumeTypeVolume && v.Source != "" && !slices.Contains(users[v.Source], name) {
+				users[v.Source] = append(users[v.Source], name)
+			}
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(users)) {
+		if len(users[key]) > 1 {
+			bad = append(bad, fmt.Sprintf("volumes.%s: %s share it, and a volume belongs to one workload at a time: give each its own, or make one service of them", key, strings.Join(users[key], " and ")))
+		}
+	}
+	return bad
 }

@@ -2,6 +2,7 @@ package control
 
 import (
 	"archive/tar"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -18,17 +19,30 @@ import (
 // Dockerfile is what makes a directory one that an image is built from.
 const Dockerfile = "Dockerfile"
 
+// Build is a directory of the caller's that an image is built from.
+type Build struct {
+	BuildOptions
+	Dir    string `json:"dir"`              // absolute
+	Inline string `json:"inline,omitempty"` // text of the Dockerfile, instead of one in the directory
+}
+
+// inlineFile is what a Dockerfile is called that is not in the directory.
+const inlineFile = ".peercompute.Dockerfile"
+
 // BuildDir builds a directory of the caller's on this machine: what its .dockerignore
 // leaves of it is sent to peerd, which may not read it itself.
-func (c *Client) BuildDir(ctx context.Context, dir string, on func(ImageEvent)) (Image, error) {
+func (c *Client) BuildDir(ctx context.Context, b Build, on func(ImageEvent)) (Image, error) {
+	if b.Inline != "" {
+		b.Dockerfile = inlineFile
+	}
 	r, w := io.Pipe()
 	packed := make(chan error, 1)
 	go func() {
-		err := packDir(w, dir)
+		err := packDir(w, b)
 		w.CloseWithError(err)
 		packed <- err
 	}()
-	img, err := c.BuildImage(ctx, r, on)
+	img, err := c.BuildImage(ctx, r, b.BuildOptions, on)
 	r.Close()
 	if perr := <-packed; perr != nil && !errors.Is(perr, io.ErrClosedPipe) {
 		return Image{}, perr
@@ -38,12 +52,21 @@ func (c *Client) BuildDir(ctx context.Context, dir string, on func(ImageEvent)) 
 
 // packDir writes a directory as the archive that engines build from: without what
 // its .dockerignore names, and without whose files they are.
-func packDir(w io.Writer, dir string) error {
+func packDir(w io.Writer, b Build) error {
+	dir, dockerfile := b.Dir, filepath.ToSlash(cmp.Or(b.Dockerfile, Dockerfile))
 	ignore, err := readIgnore(dir)
 	if err != nil {
 		return err
 	}
 	out := tar.NewWriter(w)
+	if b.Inline != "" {
+		if err := out.WriteHeader(&tar.Header{Name: inlineFile, Mode: 0o644, Size: int64(len(b.Inline))}); err != nil {
+			return err
+		}
+		if _, err := io.WriteString(out, b.Inline); err != nil {
+			return err
+		}
+	}
 	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -52,7 +75,7 @@ func packDir(w io.Writer, dir string) error {
 		if err != nil || rel == "." {
 			return err
 		}
-		if rel != Dockerfile && rel != ignoreFile {
+		if filepath.ToSlash(rel) != dockerfile && rel != ignoreFile {
 			skip, err := ignore.MatchesOrParentMatches(rel)
 			if err != nil {
 				return err

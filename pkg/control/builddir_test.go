@@ -31,7 +31,7 @@ func TestWhatIsBuiltFrom(t *testing.T) {
 	}
 	defer l.Close()
 	var b bytes.Buffer
-	if err := packDir(&b, dir); err != nil {
+	if err := packDir(&b, Build{Dir: dir}); err != nil {
 		t.Fatal(err)
 	}
 	var names []string
@@ -58,7 +58,7 @@ func TestWhatIsBuiltFrom(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, ".dockerignore"), []byte("[\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := packDir(io.Discard, dir); err == nil {
+	if err := packDir(io.Discard, Build{Dir: dir}); err == nil {
 		t.Error("a pattern that cannot be read is passed over")
 	}
 }

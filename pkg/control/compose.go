@@ -20,6 +20,8 @@ type ComposeFile struct {
 	Text    []byte            `json:"text"`
 	Files   map[string][]byte `json:"files"`   // .env and environment files; null = it is not there
 	Environ []string          `json:"environ"` // KEY=VALUE
+
+	Profiles []string `json:"profiles,omitempty"`
 }
 
 // ComposeProject is the answer: the services, or which environment files to send
@@ -41,7 +43,9 @@ type ComposeSecret struct {
 // ComposeService is one workload of a Compose file.
 type ComposeService struct {
 	Spec  mesh.Spec `json:"spec"`
-	Build string    `json:"build,omitempty"` // directory of a Dockerfile; empty = the spec has an image
+	Build *Build    `json:"build,omitempty"` // nil = the spec has an image
+	Ends  bool      `json:"ends,omitempty"`  // what comes after it waits until it has ended, and well
+	Notes []string  `json:"notes,omitempty"` // what of it is otherwise than the file says
 }
 
 func (s *Server) composeRoutes(get func(string, handler)) {

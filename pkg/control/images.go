@@ -17,7 +17,7 @@ type Images interface {
 	PushImage(ctx context.Context, r PushImage, emit func(ImageEvent) error) error
 	// BuildImage builds a directory, which comes as a tar archive with a Dockerfile,
 	// on this machine. The last event has Image.
-	BuildImage(ctx context.Context, dir io.Reader, emit func(ImageEvent) error) error
+	BuildImage(ctx context.Context, dir io.Reader, o BuildOptions, emit func(ImageEvent) error) error
 	// Images lists what peers pushed here, or what this node pushed to a peer.
 	Images(ctx context.Context, peer string) ([]Image, error)
 	// PruneImages removes those of them that no workload uses, and lists them.
@@ -28,6 +28,13 @@ type Images interface {
 type PushImage struct {
 	Peer  string `json:"peer"`
 	Image string `json:"image"` // reference or image ID, on this machine
+}
+
+// BuildOptions are how a directory is built.
+type BuildOptions struct {
+	Dockerfile string            `json:"dockerfile,omitempty"` // its path in the directory; empty = Dockerfile
+	Target     string            `json:"target,omitempty"`     // stage; empty = the last
+	Args       map[string]string `json:"args,omitempty"`
 }
 
 // ImageEvent is one step of a push or a build. The last one has Image, or Error.
@@ -68,7 +75,14 @@ func (s *Server) imageRoutes(mux *http.ServeMux, get func(string, handler)) {
 	mux.HandleFunc("POST /v1/images/build", func(rw http.ResponseWriter, r *http.Request) {
 		// What a build says comes while its directory is still being read.
 		_ = http.NewResponseController(rw).EnableFullDuplex()
-		lines(rw, r, nil, failed, func(emit func(ImageEvent) error) error { return w.BuildImage(r.Context(), r.Body, emit) })
+		var o BuildOptions
+		err := error(nil)
+		if q := r.URL.Query().Get("options"); q != "" {
+			if err = json.Unmarshal([]byte(q), &o); err != nil {
+				err = mesh.Errorf(mesh.Invalid, "the options of the build cannot be read")
+			}
+		}
+		lines(rw, r, err, failed, func(emit func(ImageEvent) error) error { return w.BuildImage(r.Context(), r.Body, o, emit) })
 	})
 }
 
@@ -82,8 +96,12 @@ func (c *Client) PushImage(ctx context.Context, r PushImage, on func(ImageEvent)
 }
 
 // BuildImage builds a directory, a tar archive, on this machine.
-func (c *Client) BuildImage(ctx context.Context, dir io.Reader, on func(ImageEvent)) (Image, error) {
-	req, err := http.NewRequestWithContext(ctx, "POST", "http://peerd/v1/images/build", dir)
+func (c *Client) BuildImage(ctx context.Context, dir io.Reader, o BuildOptions, on func(ImageEvent)) (Image, error) {
+	q, err := json.Marshal(o)
+	if err != nil {
+		return Image{}, err
+	}
+	req, err := http.NewRequestWithContext(ctx, "POST", "http://peerd/v1/images/build?options="+url.QueryEscape(string(q)), dir)
 	if err != nil {
 		return Image{}, err
 	}

@@ -202,6 +202,7 @@ type Workload struct {
 
 	Revision int     `json:"revision,omitempty"` // that serves
 	Update   *Update `json:"update,omitempty"`   // the revision that is to take over, or could not
+	Project  string  `json:"project,omitempty"`  // of Compose
 }
 
 // Update is how a revision stands that does not serve.
@@ -239,6 +240,8 @@ type Deploy struct {
 	Push bool      `json:"push,omitempty"` // send the image along, from this machine
 	// Recreate says that an update stops what runs before it starts the new revision.
 	Recreate bool `json:"recreate,omitempty"`
+	// Ends says that with Wait to be up is to have ended, and well.
+	Ends bool `json:"ends,omitempty"`
 }
 
 // DeployEvent is one step of a deploy. The last one has Done set, or Error.

@@ -49,5 +49,11 @@ type Import struct {
 type Builder interface {
 	// Build builds from a directory, as a tar archive with a Dockerfile in it, writes
 	// what a person wants to see to log, and returns the image ID.
-	Build(ctx context.Context, dir io.Reader, log io.Writer) (id string, err error)
+	Build(ctx context.Context, dir io.Reader, o BuildOptions, log io.Writer) (id string, err error)
+}
+
+// BuildOptions are how a directory is built; zero = as a plain docker build does.
+type BuildOptions struct {
+	Dockerfile, Target string
+	Args               map[string]string
 }

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -121,6 +122,13 @@ type Spec struct {
 	Volumes []VolumeMount `json:"volumes,omitempty" cbor:"23,keyasint,omitempty"` // of containers: see volume.go
 
 	Health *Health `json:"health,omitempty" cbor:"29,keyasint,omitempty"` // nil = it is well as long as it runs
+
+	// Of containers: see group.go.
+	Entrypoint []string `json:"entrypoint,omitempty" cbor:"41,keyasint,omitempty"` // instead of the image's, whose arguments then go too
+	WorkDir    string   `json:"work_dir,omitempty" cbor:"42,keyasint,omitempty"`   // instead of the image's
+	Aliases    []string `json:"aliases,omitempty" cbor:"43,keyasint,omitempty"`    // further names in its networks
+	Networks   []string `json:"networks,omitempty" cbor:"44,keyasint,omitempty"`   // beside Network
+	Project    string   `json:"project,omitempty" cbor:"45,keyasint,omitempty"`    // the Compose project that it belongs to; a label, for people
 }
 
 // Bounds of a Spec, so that one request cannot make a record of any size.
@@ -224,6 +232,7 @@ func (s Spec) Validate() error {
 	s.validateTmpfs(say)
 	s.validateVolumes(say)
 	s.validateSecrets(say)
+	s.validateGroup(say)
 	switch s.Restart {
 	case "", RestartNo, RestartOnFailure, RestartAlways:
 	default:
@@ -242,11 +251,11 @@ func (s Spec) Validate() error {
 }
 
 func (s Spec) validateStrings(say func(string, ...any)) {
-	if len(s.Args) > MaxArgs || len(s.Env) > MaxEnv {
+	if len(s.Args)+len(s.Entrypoint) > MaxArgs || len(s.Env) > MaxEnv {
 		say("more than %d arguments or %d environment variables", MaxArgs, MaxEnv)
 	}
 	total := 0
-	for _, a := range s.Args {
+	for _, a := range slices.Concat(s.Entrypoint, s.Args) {
 		total += len(a)
 		if strings.ContainsRune(a, 0) {
 			say("an argument contains a NUL byte")

@@ -61,7 +61,7 @@ func (a *api) show(v wire.View, at mesh.PeerID, full bool) control.Workload {
 		Owner: a.n.m.Trust.Name(w.Owner), OwnerID: w.Owner, Kind: w.Spec.Runtime, Shape: w.Spec.Shape,
 		Image: w.Spec.Image, State: v.Status.State, URL: v.Status.URL, Status: v.Status, Created: w.Created,
 	}
-	out.Revision = v.Revision
+	out.Revision, out.Project = v.Revision, w.Spec.Project
 	if u := v.Update; u != nil {
 		out.Update = &control.Update{Revision: u.Revision, Status: u.Status}
 	}

@@ -36,12 +36,12 @@ func (a *api) PushImage(ctx context.Context, r control.PushImage, emit func(cont
 
 // BuildImage builds an image on this machine, for whoever sits at it. There is no
 // other way to here than the local API: no request of a peer builds anything.
-func (a *api) BuildImage(ctx context.Context, dir io.Reader, emit func(control.ImageEvent) error) error {
+func (a *api) BuildImage(ctx context.Context, dir io.Reader, o control.BuildOptions, emit func(control.ImageEvent) error) error {
 	b, ok := a.n.cfg.Runtimes[mesh.Container].Driver.(driver.Builder)
 	if !ok {
 		return mesh.Errorf(mesh.Unsupported, "this machine runs no containers, so it cannot build an image").WithHint("see: peerctl status")
 	}
-	id, err := b.Build(ctx, dir, logWriter(func(line string) error { return emit(control.ImageEvent{Log: line}) }))
+	id, err := b.Build(ctx, dir, driver.BuildOptions{Dockerfile: o.Dockerfile, Target: o.Target, Args: o.Args}, logWriter(func(line string) error { return emit(control.ImageEvent{Log: line}) }))
 	if err != nil {
 		return err
 	}

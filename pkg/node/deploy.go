@@ -40,7 +40,7 @@ func (a *api) Deploy(ctx context.Context, d control.Deploy, emit func(control.De
 	if err := emit(control.DeployEvent{Workload: &w, Done: !d.Wait}); err != nil || !d.Wait {
 		return err
 	}
-	return a.report(ctx, p, v, revision, emit)
+	return a.report(ctx, p, v, revision, d.Ends, emit)
 }
 
 // recreateNote says why an update is an outage for a moment.
@@ -77,9 +77,9 @@ func (a *api) accept(ctx context.Context, p mesh.PeerID, in wire.Deploy, progres
 }
 
 // report follows an accepted revision of a workload until it serves and answers (and
-// has its public address, if it is to have one) or cannot. A peer that knows nothing of
+// has its public address, if it is to have one; or has ended, if it is to) or cannot. A peer that knows nothing of
 // revisions gives 0.
-func (a *api) report(ctx context.Context, p mesh.PeerID, v wire.View, revision int, emit func(control.DeployEvent) error) error {
+func (a *api) report(ctx context.Context, p mesh.PeerID, v wire.View, revision int, ends bool, emit func(control.DeployEvent) error) error {
 	err := a.follow(ctx, p, v.Workload.ID, func(now wire.View) (bool, error) {
 		v = now
 		w := a.show(v, p, false)
@@ -97,7 +97,7 @@ func (a *api) report(ctx context.Context, p mesh.PeerID, v wire.View, revision i
 			return true, nil
 		}
 		published := v.Workload.Spec.Publish == nil || st.URL != "" || st.PublishError != ""
-		if v.Revision > revision && revision != 0 || st.State == mesh.Running && published || st.State == mesh.Paused || st.State.Final() {
+		if v.Revision > revision && revision != 0 || st.State == mesh.Running && published && !ends || st.State == mesh.Paused || st.State.Final() {
 			return false, nil
 		}
 		return true, emit(control.DeployEvent{Workload: &w, Progress: st.Progress})

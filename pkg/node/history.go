@@ -222,5 +222,5 @@ func (a *api) Rollback(ctx context.Context, ref, peer string, b control.Rollback
 	if err := emit(control.DeployEvent{Workload: &w, Done: !b.Wait}); err != nil || !b.Wait {
 		return err
 	}
-	return a.report(ctx, d.Peer, v, ok.Revision, emit)
+	return a.report(ctx, d.Peer, v, ok.Revision, false, emit)
 }

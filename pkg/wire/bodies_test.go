@@ -40,7 +40,7 @@ func bodyVectors() map[string]any {
 				Check: mesh.CheckHTTP, Path: "/healthz", Port: 8080, Command: []string{"ok"}, Interval: 10 * time.Second, Timeout: 2 * time.Second, Retries: 3,
 			},
 			Secrets: []mesh.SecretMount{{Name: "db", Target: "password"}}, Signatures: []mesh.Signature{{Text: []byte("{}"), Value: []byte{1, 2}}},
-			Tmpfs: []string{"/run"},
+			Tmpfs: []string{"/run"}, Entrypoint: []string{"/run"}, WorkDir: "/srv", Aliases: []string{"db"}, Networks: []string{"back"}, Project: "shop",
 		},
 	}
 }

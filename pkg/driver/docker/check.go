@@ -31,8 +31,15 @@ func check(want blueprint, e engine, got container.InspectResponse) error {
 	if want.config.Hostname != "" && c.Hostname != want.config.Hostname { // "" = its sandbox's
 		say("hostname %q", c.Hostname)
 	}
-	if len(want.config.Cmd) > 0 && !slices.Equal(c.Cmd, want.config.Cmd) {
+	own := len(want.config.Entrypoint) > 0
+	if (own || len(want.config.Cmd) > 0) && !slices.Equal(c.Cmd, want.config.Cmd) {
 		say("arguments")
+	}
+	if own && !slices.Equal(c.Entrypoint, want.config.Entrypoint) {
+		say("entry point")
+	}
+	if want.config.WorkingDir != "" && c.WorkingDir != want.config.WorkingDir {
+		say("working directory")
 	}
 	for _, kv := range want.config.Env {
 		if !slices.Contains(c.Env, kv) {

@@ -497,6 +497,11 @@ func TestNetworks(t *testing.T) {
 		return start(t, d, w)
 	}
 	web, db := in(alice, "web", "shop"), in(former, "db", "shop")
+	both := calls("both", image, func(s *mesh.Spec) {
+		s.Network, s.Networks, s.Aliases = "shop", []string{"blog"}, []string{"the_door"}
+	})
+	both.Owner = alice
+	door := start(t, d, both)
 	other, theirs := in(alice, "other", "blog"), in(bob, "db2", "shop")
 	if got := call(t, web, "tcp", "to", "db:9000"); got != "pong" {
 		t.Errorf("by name: %s", got)
@@ -510,14 +515,25 @@ func TestNetworks(t *testing.T) {
 	if got := call(t, web, "tcp", "to", "db:9999"); !strings.Contains(got, "refused") {
 		t.Errorf("where nothing listens: %s", got)
 	}
-	for from, to := range map[driver.Task][]driver.Task{web: {other, theirs}, db: {other, theirs}, other: {web, db, theirs}, theirs: {web, db, other}} {
+	// One in two networks reaches and is reached in both, also by its other name; it joins nothing.
+	for _, from := range []driver.Task{web, other, door} {
+		if got := call(t, from, "tcp", "to", "the_door:9000"); got != "pong" {
+			t.Errorf("%s reaches the one in both networks: %s", from.ID(), got)
+		}
+	}
+	for _, name := range []string{"web", "other"} {
+		if got := call(t, door, "tcp", "to", name+":9000"); got != "pong" {
+			t.Errorf("from both networks to %s: %s", name, got)
+		}
+	}
+	for from, to := range map[driver.Task][]driver.Task{web: {other, theirs}, db: {other, theirs}, other: {web, db, theirs}, theirs: {web, db, other, door}, door: {theirs}} {
 		for _, victim := range to {
 			if got := call(t, from, "tcp", "to", docker.AddressOf(victim).Addr().String()+":9000"); got == "pong" {
 				t.Errorf("%s reaches %s", from.ID(), victim.ID())
 			}
 		}
 	}
-	for _, name := range []string{"web", "db", "other"} {
+	for _, name := range []string{"web", "db", "other", "the_door"} {
 		if got := call(t, theirs, "lookup", "name", name); !strings.Contains(got, "lookup") {
 			t.Errorf("another owner's workload learns of %s: %s", name, got)
 		}
@@ -542,7 +558,7 @@ func TestNetworks(t *testing.T) {
 	}
 	d = openTo(t, node, nil)
 	tasks, err := d.Adopt(t.Context())
-	if err != nil || len(tasks) != 4 {
+	if err != nil || len(tasks) != 5 {
 		t.Fatalf("adopted %d, %v", len(tasks), err)
 	}
 	byID := map[mesh.WorkloadID]driver.Task{}
@@ -551,6 +567,9 @@ func TestNetworks(t *testing.T) {
 	}
 	if got := call(t, byID[web.ID()], "tcp", "to", "db:9000"); got != "pong" {
 		t.Errorf("after a restart: %s", got)
+	}
+	if got := call(t, byID[other.ID()], "tcp", "to", "the_door:9000"); got != "pong" {
+		t.Errorf("the second network after a restart: %s", got)
 	}
 	for _, victim := range []driver.Task{other, theirs} {
 		if got := call(t, byID[web.ID()], "tcp", "to", docker.AddressOf(byID[victim.ID()]).Addr().String()+":9000"); got == "pong" {

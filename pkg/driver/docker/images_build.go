@@ -25,13 +25,19 @@ type buildMessage struct {
 }
 
 // Build builds a directory with the engine's own builder.
-func (d *Driver) Build(ctx context.Context, dir io.Reader, log io.Writer) (string, error) {
+func (d *Driver) Build(ctx context.Context, dir io.Reader, o driver.BuildOptions, log io.Writer) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, pullTimeout)
 	defer cancel()
 	if _, err := d.knowEngine(ctx); err != nil {
 		return "", err
 	}
-	resp, err := d.cli.ImageBuild(ctx, dir, api.ImageBuildOptions{Version: api.BuilderV1, Remove: true, ForceRemove: true})
+	args := map[string]*string{}
+	for k, v := range o.Args {
+		args[k] = &v
+	}
+	resp, err := d.cli.ImageBuild(ctx, dir, api.ImageBuildOptions{
+		Version: api.BuilderV1, Remove: true, ForceRemove: true, Dockerfile: o.Dockerfile, Target: o.Target, BuildArgs: args,
+	})
 	if err != nil {
 		return "", d.failBuild(ctx, err)
 	}

@@ -23,7 +23,8 @@ const (
 	labelRole    = "peercompute.role"
 	labelEgress  = "peercompute.egress"
 	labelHosts   = "peercompute.hosts"
-	labelNetwork = "peercompute.network"
+	labelNetwork = "peercompute.network" // all of them
+	labelAliases = "peercompute.aliases"
 	labelAddress = "peercompute.address"
 
 	roleSandbox   = "sandbox"
@@ -45,7 +46,7 @@ func sandboxName(node mesh.PeerID, id mesh.WorkloadID) string {
 // that needs nothing.
 func buildSandbox(node mesh.PeerID, w mesh.Workload, img image, user string, addr netip.Addr) (blueprint, error) {
 	b, err := build(node, mesh.Workload{ID: w.ID, Owner: w.Owner, Spec: mesh.Spec{
-		Name: w.Spec.Name, Runtime: mesh.Container,
+		Name: w.Spec.Name, Runtime: mesh.Container, Aliases: w.Spec.Aliases,
 		Resources: mesh.Resources{MilliCPU: 100, Memory: sandboxMemory, Disk: 4096, PIDs: 16},
 	}}, img, user, "", nil)
 	if err != nil {
@@ -55,7 +56,7 @@ func buildSandbox(node mesh.PeerID, w mesh.Workload, img image, user string, add
 	b.host.DNS = []string{resolverAddr.String()}
 	for k, v := range map[string]string{
 		labelRole: roleSandbox, labelEgress: string(w.Spec.Egress), labelHosts: strings.Join(w.Spec.Hosts, ","),
-		labelNetwork: w.Spec.Network, labelAddress: addr.String(),
+		labelNetwork: strings.Join(w.Spec.AllNetworks(), ","), labelAliases: strings.Join(w.Spec.Aliases, ","), labelAddress: addr.String(),
 	} {
 		b.config.Labels[k] = v
 	}
@@ -121,6 +122,14 @@ func (d *Driver) openWay(sandbox string) *way {
 	return nil
 }
 
+// listed is what a label lists.
+func listed(label string) []string {
+	if label == "" {
+		return nil
+	}
+	return strings.Split(label, ",")
+}
+
 func (d *Driver) reopen(got container.InspectResponse) (*way, error) {
 	if !got.State.Running {
 		return nil, errors.New("its sandbox does not run")
@@ -135,10 +144,11 @@ func (d *Driver) reopen(got container.InspectResponse) (*way, error) {
 		return nil, errors.Join(errors.New("its address cannot be read"), err)
 	}
 	w := mesh.Workload{ID: mesh.WorkloadID(labels[labelWorkload]), Owner: owner, Spec: mesh.Spec{
-		Name: labels[labelName], Runtime: mesh.Container, Egress: mesh.Egress(labels[labelEgress]), Network: labels[labelNetwork],
+		Name: labels[labelName], Runtime: mesh.Container, Egress: mesh.Egress(labels[labelEgress]),
+		Hosts: listed(labels[labelHosts]), Aliases: listed(labels[labelAliases]),
 	}}
-	if h := labels[labelHosts]; h != "" {
-		w.Spec.Hosts = strings.Split(h, ",")
+	if n := listed(labels[labelNetwork]); n != nil {
+		w.Spec.Network, w.Spec.Networks = n[0], n[1:]
 	}
 	since, err := time.Parse(time.RFC3339Nano, got.Created)
 	if err != nil {

@@ -86,7 +86,9 @@ func build(node mesh.PeerID, w mesh.Workload, img image, user, sandbox string, v
 		User:        user + ":" + user,
 		Hostname:    hostname,
 		Env:         s.Env,
-		Cmd:         s.Args, // empty: the image's own
+		Entrypoint:  s.Entrypoint, // empty: the image's own
+		Cmd:         s.Args,       // also, unless there is an entry point
+		WorkingDir:  s.WorkDir,
 		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
 		Labels: map[string]string{
 			labelNode: node.String(), labelWorkload: string(w.ID), labelOwner: w.Owner.String(),
@@ -127,6 +129,12 @@ func build(node mesh.PeerID, w mesh.Workload, img image, user, sandbox string, v
 				{Name: "nofile", Soft: openFiles, Hard: openFiles},
 			},
 		},
+	}
+	for _, a := range s.Aliases {
+		if !mesh.ValidAlias(a) {
+			return blueprint{}, mesh.Errorf(mesh.Invalid, "%q cannot be a name", clip(a, 80))
+		}
+		h.ExtraHosts = append(h.ExtraHosts, a+":127.0.0.1")
 	}
 	if len(volumes) > 0 {
 		c.Labels[labelVolumes] = volumeIDs(volumes)

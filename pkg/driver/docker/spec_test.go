@@ -47,6 +47,10 @@ func anyWorkload() *rapid.Generator[mesh.Workload] {
 				Restart: mesh.Restart(text.Draw(t, "restart")),
 				Tmpfs:   rapid.SliceOfN(rapid.OneOf(rapid.SampledFrom([]string{"/run", "/tmp", "/var/lib/x"}), rapid.SampledFrom([]string{"/run", "/", "/proc", "/dev/shm", "/a,exec", "../x"})), 0, 2).Draw(t, "tmpfs"),
 				Volumes: rapid.SliceOfN(anyMount(), 0, 2).Draw(t, "mounts"),
+
+				Entrypoint: rapid.SliceOfN(text, 0, 2).Draw(t, "entrypoint"), WorkDir: text.Draw(t, "workdir"),
+				Aliases:  rapid.SliceOfN(rapid.OneOf(rapid.SampledFrom([]string{"db", "my_db"}), rapid.SampledFrom([]string{"db", "x:1.2.3.4", "a\nb", "localhost"})), 0, 2).Draw(t, "aliases"),
+				Networks: rapid.SliceOfN(text, 0, 1).Draw(t, "networks"),
 			},
 		}
 	})

@@ -165,7 +165,7 @@ func (y *way) dial(ctx context.Context, network string, to netip.AddrPort) (net.
 // lookup is what a name means to the workload. With an allow-list nobody else is ever
 // asked, so that questions carry nothing out.
 func (y *way) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
-	if o := y.neighbour(func(o *way) bool { return o.work.Spec.Name == name }); o != nil {
+	if o := y.neighbour(func(o *way) bool { return o.work.Spec.Called(name) }); o != nil {
 		return []netip.Addr{o.address}, nil
 	}
 	switch y.work.Spec.Egress {
@@ -188,7 +188,7 @@ func (y *way) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
 	return nil, mesh.Errorf(mesh.NotFound, "the workload knows no such name")
 }
 
-// neighbour is another workload of the same owner in the same network, if one of them
+// neighbour is another workload of the same owner in one of its networks, if one of them
 // is what is looked for: the one that was there first, so that a name goes on meaning
 // the old one while a new one takes its place.
 func (y *way) neighbour(is func(*way) bool) *way {
@@ -199,7 +199,7 @@ func (y *way) neighbour(is func(*way) bool) *way {
 	var found []*way
 	d.mu.Lock()
 	for o := range d.ways {
-		if o != y && o.net != nil && o.work.Spec.Network == y.work.Spec.Network && is(o) {
+		if o != y && o.net != nil && o.work.Spec.Meets(y.work.Spec) && is(o) {
 			found = append(found, o)
 		}
 	}
