@@ -177,6 +177,8 @@ func (a *app) plan(ctx context.Context, c *control.Client, f *deployFlags, proje
 		if s.Build != nil {
 			st.Image = s.Build.Dir
 			notes = append([]string{"built on this machine first"}, notes...)
+		} else if st.Action == "keep" && ofThisMachine(st.have, s) {
+			notes = append([]string{"unless the image is another on this machine by now"}, notes...)
 		} else if st.Action != "keep" {
 			e, err := c.Explain(ctx, control.Deploy{Peer: f.peer, Spec: withoutSecrets(s.Spec, project.Secrets), Recreate: f.recreate})
 			if err != nil {
@@ -208,7 +210,7 @@ func (a *app) plan(ctx context.Context, c *control.Client, f *deployFlags, proje
 // changed is what is to be done about a service that is there.
 func changed(have control.Workload, want control.ComposeService) string {
 	spec := want.Spec
-	if want.Build != nil { // what it is built to shows later
+	if ofThisMachine(&have, want) { // whether it is another shows once it is built, or pushed
 		spec.Image = have.Spec.Image
 	}
 	switch {
@@ -220,6 +222,12 @@ func changed(have control.Workload, want control.ComposeService) string {
 		return "start"
 	}
 	return "keep"
+}
+
+// ofThisMachine reports whether the image of a service came from this machine, so that
+// its name does not tell which it is.
+func ofThisMachine(have *control.Workload, want control.ComposeService) bool {
+	return want.Build != nil || have != nil && mesh.IsPushed(have.Spec.Image)
 }
 
 // workloadsOf lists the workloads of a Compose project, the youngest first.
@@ -354,8 +362,8 @@ func (a *app) carryOut(ctx context.Context, c *control.Client, f *deployFlags, p
 	return nil
 }
 
-// deployService does what the plan says of one service, and returns what that was: one
-// that is built may turn out to be what runs.
+// deployService does what the plan says of one service, and returns what that was: an
+// image of this machine may be another by now.
 func (a *app) deployService(ctx context.Context, c *control.Client, f *deployFlags, s step) (w control.Workload, did string, err error) {
 	spec := s.service.Spec
 	if b := s.service.Build; b != nil {
@@ -363,9 +371,9 @@ func (a *app) deployService(ctx context.Context, c *control.Client, f *deployFla
 			return w, "", err
 		}
 		spec.Digest = spec.Image
-		if s.Action == "keep" && s.have.Spec.Image != spec.Image {
-			s.Action = "update"
-		}
+	}
+	if s.Action == "keep" && ofThisMachine(s.have, s.service) && s.have.Spec.Digest != a.digestHere(ctx, c, s.have.Peer, spec) {
+		s.Action = "update"
 	}
 	if s.Action == "keep" {
 		return *s.have, s.Action, nil
@@ -376,4 +384,23 @@ func (a *app) deployService(ctx context.Context, c *control.Client, f *deployFla
 	}
 	w, err = a.followDeploy(ctx, a.progress(), true, func(on func(control.DeployEvent)) (control.Workload, error) { return c.Deploy(ctx, d, on) })
 	return w, s.Action, err
+}
+
+// digestHere is the ID of an image of this machine; empty if it has none of that name.
+// One that is not built is pushed for it, which sends nothing that the peer has.
+func (a *app) digestHere(ctx context.Context, c *control.Client, peer string, spec mesh.Spec) string {
+	if spec.Digest != "" {
+		return spec.Digest
+	}
+	p := a.progress()
+	defer p.clear()
+	img, err := c.PushImage(ctx, control.PushImage{Peer: peer, Image: spec.Image}, func(ev control.ImageEvent) {
+		if ev.Progress != nil {
+			p.bytes(ev.Progress.What, ev.Progress.Done, ev.Progress.Total)
+		}
+	})
+	if err != nil {
+		return "" // the deploy tells why
+	}
+	return img.ID
 }
