@@ -111,6 +111,30 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// Whatever a file names, nothing of the disk is read: what is there would show.
+func TestReadsNoFile(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"other.yaml": "services: {b: {image: 'there:1'}}\n", "labels": "a=b\n", "one.env": "FOUND=yes\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for text, want := range map[string]string{
+		"services:\n a:\n  extends: {file: other.yaml, service: b}\n": "neither an image nor a build",
+		"include: [other.yaml]\nservices:\n a:\n  image: x\n":         "include is not supported",
+		"services:\n a:\n  image: x\n  label_file: absent\n":          "label_file is not supported",
+	} {
+		_, _, err := Load(context.Background(), Input{Name: "compose.yaml", Dir: dir, Text: []byte(text)})
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "no such file") {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+	p, needs, err := Load(context.Background(), Input{Name: "compose.yaml", Dir: dir, Text: []byte("services:\n a:\n  image: x\n  env_file: one.env\n")})
+	if err != nil || len(p.Services) != 0 || len(needs) != 1 {
+		t.Errorf("an environment file: %+v, %q, %v", p, needs, err)
+	}
+}
+
 // Whatever a file says, no workload comes of it that is not valid, and nothing panics.
 func FuzzLoad(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.yaml")

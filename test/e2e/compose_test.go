@@ -156,8 +156,12 @@ networks:
 		reaches  bool
 		patience string
 	}{
-		{urls[1], "backend:9000", true, "to"}, {urls[1], "app_server:9000", true, "to"}, {urls[1], "db:9000", false, "never"},
-		{urls[0], "db:9000", true, "to"}, {urls[0], "proxy:9000", true, "to"}, {urls[0], "two-nets-db:9000", true, "to"},
+		{urls[1], "backend:9000", true, "to"},
+		{urls[1], "app_server:9000", true, "to"},
+		{urls[1], "db:9000", false, "never"},
+		{urls[0], "db:9000", true, "to"},
+		{urls[0], "proxy:9000", true, "to"},
+		{urls[0], "two-nets-db:9000", true, "to"},
 	} {
 		if _, body := get(t, web, c.from+"/tcp?"+c.patience+"="+c.to); (body == "pong") != c.reaches {
 			t.Errorf("%s to %s: %s", c.from, c.to, body)

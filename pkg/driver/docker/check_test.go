@@ -22,7 +22,7 @@ var testEngine = engine{runtime: "runc", arch: "amd64", cpus: 2}
 func made(t *testing.T) (blueprint, container.InspectResponse) {
 	t.Helper()
 	w := mesh.Workload{ID: "aaaaaaaaaaaaaaaa", Spec: mesh.Spec{
-		Name: "web", Runtime: mesh.Container, Image: "x", Args: []string{"serve"}, Env: []string{"A=b"}, Port: 80,
+		Name: "web", Runtime: mesh.Container, Image: "x", Args: []string{"serve"}, Env: []string{"A=b"}, Port: 80, Entrypoint: []string{"/run"}, WorkDir: "/srv",
 		Volumes: []mesh.VolumeMount{{Name: "data", Target: "/data"}, {Name: "conf", Target: "/conf", ReadOnly: true}},
 	}}
 	volumes := []driver.Volume{{ID: "bbbbbbbbbbbbbbbb", Name: "data", Size: 1 << 30, User: 1234567}, {ID: "cccccccccccccccc", Name: "conf", Size: 1 << 30, User: 1234567}}
@@ -147,6 +147,8 @@ func TestCheckSeesTheRest(t *testing.T) {
 		"network":          func(c *container.InspectResponse) { c.NetworkSettings.Networks["bridge"] = nil },
 		"label":            func(c *container.InspectResponse) { c.Config.Labels[labelOwner] = "x" },
 		"arguments":        func(c *container.InspectResponse) { c.Config.Cmd = []string{"other"} },
+		"entry point":      func(c *container.InspectResponse) { c.Config.Entrypoint = []string{"/other"} },
+		"directory":        func(c *container.InspectResponse) { c.Config.WorkingDir = "/" },
 		"env":              func(c *container.InspectResponse) { c.Config.Env = nil },
 		"health":           func(c *container.InspectResponse) { c.Config.Healthcheck = nil },
 		"stdin":            func(c *container.InspectResponse) { c.Config.OpenStdin = true },

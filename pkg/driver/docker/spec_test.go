@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"path"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -151,6 +152,8 @@ func mountsMore(b blueprint, w mesh.Workload, have []driver.Volume) string {
 	return ""
 }
 
+var ownHost = regexp.MustCompile(`^[a-z0-9_-]+:127\.0\.0\.1$`)
+
 var someID = strings.Repeat("ab", 32)
 
 // escapes names the first way in which b is more than a closed box, or one in the
@@ -184,6 +187,7 @@ func escapes(b blueprint, sandbox string) string {
 		"image":            c.Image != "sha256:"+strings.Repeat("a", 64),
 		"terminal":         c.Tty || c.OpenStdin || c.AttachStdin,
 		"sysctl":           len(h.Sysctls) != sysctls,
+		"hosts":            len(h.ExtraHosts) > 1 && slices.ContainsFunc(h.ExtraHosts[1:], func(e string) bool { return !ownHost.MatchString(e) }),
 	} {
 		if bad {
 			return what
