@@ -81,6 +81,53 @@ func TestRates(t *testing.T) {
 	}
 }
 
+// What is refused for one limit gives nothing back to another: of one publisher no more than
+// MaxPerTunnel requests are under way, however many were refused for their name.
+func TestConcurrencyPerTunnel(t *testing.T) {
+	release := make(chan struct{})
+	var inside atomic.Int32
+	r := newRig(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		inside.Add(1)
+		<-release
+	}), func(p *gateway.ProxyConfig, _ *gateway.ServerConfig, _ *publish.Config) {
+		p.MaxPerName, p.MaxPerTunnel = 2, 2
+	})
+	other, err := r.table.Set(gateway.Route{Publisher: r.peer.ID(), Workload: "bbbbbbbbbbbbbbbb", Name: "other"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			if res, err := r.client.Get(r.url("/")); err != nil || res.Body.Close() != nil || res.StatusCode != 200 {
+				t.Errorf("within the limits: %v, %v", res, err)
+			}
+		})
+	}
+	eventually(t, "two are inside", func() bool { return inside.Load() == 2 })
+	for range 5 {
+		if res, _ := r.get("/"); res.StatusCode != 503 {
+			t.Errorf("over the limit of its name: %d", res.StatusCode)
+		}
+	}
+	req, err := http.NewRequest("GET", r.url("/"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = other.Label + "." + r.table.Domain()
+	res, err := r.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(res.Body)
+	res.Body.Close()
+	if res.StatusCode != 503 || !strings.Contains(string(body), "Too many requests") {
+		t.Errorf("over the limit of the tunnel: %d %s", res.StatusCode, body)
+	}
+	close(release)
+	wg.Wait()
+}
+
 func TestConcurrencyPerName(t *testing.T) {
 	release := make(chan struct{})
 	var inside atomic.Int32

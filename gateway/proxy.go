@@ -150,7 +150,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer e.pool.inFlight.Add(-1)
 	defer e.tunnel.inFlight.Add(-1)
-	if e.pool.inFlight.Add(1) > int64(p.cfg.MaxPerName) || e.tunnel.inFlight.Add(1) > int64(p.cfg.MaxPerTunnel) {
+	ofName, ofTunnel := e.pool.inFlight.Add(1), e.tunnel.inFlight.Add(1) // both, as both are taken back
+	if ofName > int64(p.cfg.MaxPerName) || ofTunnel > int64(p.cfg.MaxPerTunnel) {
 		pageBusy.serve(w, r)
 		return
 	}

@@ -124,24 +124,25 @@ func (t *Table) Set(r Route) (Route, error) {
 func (t *Table) Rekey(from, to mesh.PeerID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	next := maps.Clone(*t.entries.Load())
-	moved := 0
-	for label, e := range next {
-		if e.Publisher != from {
-			continue
-		}
-		with := *e
-		with.Publisher = to
-		next[label] = &with
-		moved++
+	was, have := t.tunnels[from], t.tunnels[to]
+	if was == nil {
+		return // it has no route
 	}
-	if moved == 0 {
-		return
+	if have == nil {
+		have = was
+	} else { // the new key has routes of its own already
+		have.routes += was.routes
 	}
-	if tu := t.tunnels[from]; tu != nil && t.tunnels[to] == nil {
-		t.tunnels[to] = tu
-	}
+	t.tunnels[to] = have
 	delete(t.tunnels, from)
+	next := maps.Clone(*t.entries.Load())
+	for label, e := range next {
+		if e.Publisher == from {
+			with := *e
+			with.Publisher, with.tunnel = to, have
+			next[label] = &with
+		}
+	}
 	t.entries.Store(&next)
 }
 

@@ -174,6 +174,35 @@ func TestTableRefuses(t *testing.T) {
 	}
 }
 
+// The routes of both keys of a publisher count together, also where the new one had some
+// before the old one's came to it.
+func TestRekeyCountsAllRoutes(t *testing.T) {
+	table := newTestTable(t, TableConfig{MaxPublisher: 3})
+	id := func(i int) mesh.WorkloadID { return mesh.WorkloadID(strings.Repeat("a", 15) + string(rune('a'+i))) }
+	for i, p := range []mesh.PeerID{"old", "old", "new"} {
+		if _, err := table.Set(Route{Publisher: p, First: "old", Workload: id(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	table.Rekey("old", "new")
+	for i := range 2 {
+		if !table.Withdraw("new", id(i)) {
+			t.Fatal("a route was left behind")
+		}
+	}
+	for i := range 2 {
+		if _, err := table.Set(Route{Publisher: "new", First: "old", Workload: id(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := table.Set(Route{Publisher: "new", First: "old", Workload: id(3)}); mesh.KindOf(err) != mesh.Quota {
+		t.Errorf("one over the limit: %v", err)
+	}
+	if n := table.WithdrawAll("new"); n != 3 || len(table.tunnels) != 0 {
+		t.Errorf("withdrew %d, and %d tunnels are left", n, len(table.tunnels))
+	}
+}
+
 // TestTableRaces claims, looks up and withdraws at once: a look-up must never
 // find a label with another publisher.
 func TestTableRaces(t *testing.T) {
