@@ -48,6 +48,8 @@ func (a *api) brk(ctx context.Context, b *lend.Break) (control.LendState, error)
 	if b != nil {
 		action = "pause"
 	}
+	l.saying.Lock()
+	defer l.saying.Unlock()
 	err := a.n.m.Store.Update(ctx, func(tx *store.Tx) error {
 		if b == nil {
 			return errors.Join(tx.Delete(store.Lend, keyBreak), a.n.noteLocal(tx, action, ""))
@@ -108,6 +110,8 @@ func (a *api) ResetLend(ctx context.Context) (control.Lend, error) {
 
 func (a *api) said(ctx context.Context, change func(lend.Settings) lend.Settings) (control.Lend, error) {
 	l := a.n.lending
+	l.saying.Lock()
+	defer l.saying.Unlock()
 	var said lend.Settings
 	var policy lend.Policy
 	err := a.n.m.Store.Update(ctx, func(tx *store.Tx) error {

@@ -13,7 +13,6 @@ import (
 	"peercompute/pkg/request"
 	"peercompute/pkg/store"
 	"peercompute/pkg/supervisor"
-	"peercompute/pkg/trust"
 	"peercompute/pkg/wire"
 )
 
@@ -213,9 +212,8 @@ func (n *Node) onPutModule(_ context.Context, c *request.Call) (request.Reply, e
 	if err := wire.DecodeBody(c.Body, &in); err != nil {
 		return request.Reply{}, err
 	}
-	if !c.Grant.Allow.Has(trust.Deploy) {
-		return request.Reply{}, mesh.Errorf(mesh.Denied, "you may not deploy here").WithRule("grant.deploy").
-			WithHint("ask its owner for: peerctl peers allow %s --allow deploy", c.From)
+	if err := mayDeploy(c); err != nil {
+		return request.Reply{}, err
 	}
 	if in.Size <= 0 || in.Size > wire.MaxModule {
 		return request.Reply{}, mesh.Errorf(mesh.TooLarge, "a module of %d bytes; the most is %d MiB", in.Size, wire.MaxModule>>20).WithRule("host.module-size")
@@ -225,7 +223,12 @@ func (n *Node) onPutModule(_ context.Context, c *request.Call) (request.Reply, e
 	} else if mesh.KindOf(err) != mesh.NotFound {
 		return request.Reply{}, err
 	}
-	return request.Reply{Body: wire.PutModuleReply{}, Stream: func(ctx context.Context, s *peernet.Stream) error {
+	release, err := n.uploads.take(c.From, in.Size)
+	if err != nil {
+		return request.Reply{}, err
+	}
+	return request.Reply{Body: wire.PutModuleReply{}, Cancel: release, Stream: func(ctx context.Context, s *peernet.Stream) error {
+		defer release()
 		r := &exactly{r: bufio.NewReaderSize(deadlineReader{s}, 64<<10), left: in.Size}
 		if _, _, err := n.cfg.Modules.put(ctx, r, in.Digest, n.modulesInUse); err != nil {
 			return endWithError(s, err)

@@ -42,6 +42,8 @@ type lending struct {
 	file lend.Settings // of the configuration
 	wake chan struct{}
 
+	saying sync.Mutex // what the owner says is taken in one at a time, on disk and below
+
 	mu       sync.Mutex
 	said     lend.Settings // with peerctl lend
 	brk      *lend.Break

@@ -79,6 +79,7 @@ type Node struct {
 	late       chan late
 	waits      imageWaits
 	arrivals   arrivals
+	uploads    uploads
 	pushes     pushes
 }
 

@@ -56,7 +56,12 @@ func (n *Node) onPutInput(_ context.Context, c *request.Call) (request.Reply, er
 	} else if mesh.KindOf(err) != mesh.NotFound {
 		return request.Reply{}, err
 	}
-	return request.Reply{Body: wire.PutInputReply{}, Stream: func(ctx context.Context, s *peernet.Stream) error {
+	release, err := n.uploads.take(c.From, in.Size)
+	if err != nil {
+		return request.Reply{}, err
+	}
+	return request.Reply{Body: wire.PutInputReply{}, Cancel: release, Stream: func(ctx context.Context, s *peernet.Stream) error {
+		defer release()
 		r := &exactly{r: bufio.NewReaderSize(deadlineReader{s}, 64<<10), left: in.Size}
 		if _, _, err := inputs.Put(ctx, r, in.Digest, n.inputsInUse(c.From)); err != nil {
 			return endWithError(s, err)

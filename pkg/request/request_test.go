@@ -113,6 +113,26 @@ func TestRequestAndAnswer(t *testing.T) {
 	}
 }
 
+// One peer does not take all the room that there is for requests.
+func TestRoomForOthers(t *testing.T) {
+	s := &Server{of: map[mesh.PeerID]int{}}
+	for range maxPeer {
+		if !s.enter("a") {
+			t.Fatal("refused within the limit")
+		}
+	}
+	if s.enter("a") || !s.enter("b") {
+		t.Fatal("one peer takes more than its part, or leaves none")
+	}
+	for range maxPeer {
+		s.leave("a")
+	}
+	s.leave("b")
+	if s.all != 0 || len(s.of) != 0 {
+		t.Errorf("%d are counted in the end, of %v", s.all, s.of)
+	}
+}
+
 // What a handler holds for a stream is let go of also where its answer cannot be given.
 func TestAnswerThatCannotBeGiven(t *testing.T) {
 	held := make(chan struct{})

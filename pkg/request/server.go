@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 	"time"
 
 	"peercompute/pkg/admission"
@@ -25,6 +26,7 @@ const (
 	readTimeout  = 15 * time.Second // for a whole envelope
 	writeTimeout = 15 * time.Second
 	maxAtOnce    = 1024 // requests handled at the same time
+	maxPeer      = 512  // of one peer, so that there is room for others
 )
 
 // Call is an admitted request, as its handler sees it.
@@ -66,13 +68,16 @@ type Config struct {
 
 // Server answers hellos and requests.
 type Server struct {
-	cfg  Config
-	slot chan struct{}
+	cfg Config
+
+	mu  sync.Mutex
+	all int                 // requests that are handled now
+	of  map[mesh.PeerID]int // by peer
 }
 
 // NewServer registers the protocols on the network.
 func NewServer(cfg Config) *Server {
-	s := &Server{cfg: cfg, slot: make(chan struct{}, maxAtOnce)}
+	s := &Server{cfg: cfg, of: map[mesh.PeerID]int{}}
 	cfg.Net.Handle(wire.ProtocolHello, s.hello)
 	cfg.Net.Handle(wire.ProtocolRequest, s.request)
 	return s
@@ -98,13 +103,11 @@ func (s *Server) hello(_ context.Context, st *peernet.Stream) {
 }
 
 func (s *Server) request(ctx context.Context, st *peernet.Stream) {
-	select {
-	case s.slot <- struct{}{}:
-		defer func() { <-s.slot }()
-	default:
+	if !s.enter(st.Peer()) {
 		st.Reset() // the client sees a lost stream and may try again
 		return
 	}
+	defer s.leave(st.Peer())
 	st.SetReadDeadline(time.Now().Add(readTimeout))
 	data, err := wire.ReadMessage(st, wire.MaxRequest)
 	if err != nil {
@@ -115,6 +118,26 @@ func (s *Server) request(ctx context.Context, st *peernet.Stream) {
 	if err := s.serve(ctx, st, data); err != nil {
 		s.cfg.Log.Debug("request stream ended", "peer", st.Peer(), "err", err)
 		st.Reset()
+	}
+}
+
+func (s *Server) enter(p mesh.PeerID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all >= maxAtOnce || s.of[p] >= maxPeer {
+		return false
+	}
+	s.all++
+	s.of[p]++
+	return true
+}
+
+func (s *Server) leave(p mesh.PeerID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all--
+	if s.of[p]--; s.of[p] == 0 {
+		delete(s.of, p)
 	}
 }
 
