@@ -347,19 +347,13 @@ func TestTooManyConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	conns[3].Close()
-	c, err := net.Dial("tcp", r.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
 	eventually(t, "a place is free", func() bool {
-		c2, err := net.Dial("tcp", r.addr)
+		c, err := net.Dial("tcp", r.addr)
 		if err != nil {
 			return false
 		}
-		defer c2.Close()
-		_ = c.Close()
-		return ask(c2) == nil
+		defer c.Close()
+		return ask(c) == nil
 	})
 	served := 0
 	for range 6 { // three remain open: one more gets in, others are reset

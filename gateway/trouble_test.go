@@ -36,7 +36,7 @@ func TestEarlyResponse(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
 		fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: %s\r\nContent-Length: 10000000\r\n\r\n%s", r.host, strings.Repeat("x", 1000*i))
 		res, err := http.ReadResponse(bufio.NewReader(c), nil)
 		if err != nil {
@@ -112,6 +112,7 @@ func TestStaleStream(t *testing.T) {
 	}
 	var mu sync.Mutex
 	var served []string
+	closed := make(chan struct{}, 10)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer ln.Close()
@@ -122,7 +123,7 @@ func TestStaleStream(t *testing.T) {
 				return
 			}
 			wg.Go(func() {
-				defer c.Close()
+				defer func() { c.Close(); closed <- struct{}{} }()
 				req, err := http.ReadRequest(bufio.NewReader(c))
 				if err != nil {
 					return
@@ -147,7 +148,8 @@ func TestStaleStream(t *testing.T) {
 			t.Errorf("%s: %d %q", m, res.StatusCode, got)
 		}
 		if m == "POST" || m == "GET" {
-			time.Sleep(50 * time.Millisecond) // the close has arrived at the gateway
+			<-closed
+			time.Sleep(50 * time.Millisecond) // it has arrived at the gateway
 		}
 	}
 	mu.Lock()

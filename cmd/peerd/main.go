@@ -178,8 +178,8 @@ func once(ctx context.Context, rt *runtimes, cfg config, mc member.Config) (err 
 		return errors.Join(err, rt.close())
 	}
 	defer func() {
-		if again := errors.Is(err, member.ErrRestart); again && ctx.Err() != nil {
-			err = nil // it was told to stop as well
+		if ctx.Err() != nil && (errors.Is(err, member.ErrRestart) || errors.Is(err, context.Canceled)) {
+			err = nil // it was told to stop as well, or that is all that broke off
 		}
 		if !errors.Is(err, member.ErrRestart) {
 			err = errors.Join(err, rt.close())

@@ -112,11 +112,11 @@ func run(ctx context.Context, o options, stderr io.Writer) (err error) {
 	}
 	for {
 		err := serve(ctx, o, interval, log)
+		if ctx.Err() != nil && (errors.Is(err, member.ErrRestart) || errors.Is(err, context.Canceled)) {
+			return nil // it was told to stop as well, or that is all that broke off
+		}
 		if !errors.Is(err, member.ErrRestart) {
 			return err
-		}
-		if ctx.Err() != nil {
-			return nil
 		}
 		log.Info("starting again under the new key")
 		o.newState, o.oldState = false, false

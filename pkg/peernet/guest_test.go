@@ -24,14 +24,14 @@ func always() bool { return true }
 // knockAt opens a stream to the door and sends one byte; it returns what came back.
 func knockAt(t *testing.T, from, to *Net, proto string) (*Stream, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	s, done, err := from.Knock(ctx, to.ID(), to.Addrs(), proto)
 	if err != nil {
 		return nil, err
 	}
 	t.Cleanup(done)
-	s.SetDeadline(time.Now().Add(5 * time.Second))
+	s.SetDeadline(time.Now().Add(20 * time.Second))
 	if _, err := s.Write([]byte("x")); err != nil {
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func TestAGuestHoldsLittle(t *testing.T) {
 		t.Errorf("a guest holds %d streams more, want fewer than %d", got, guestStreams)
 	}
 	gate.set(stranger.ID(), true)
-	within(t, 10*time.Second, "the trusted peer's streams", func() bool { return more() == 3*guestStreams })
+	within(t, 30*time.Second, "the trusted peer's streams", func() bool { return more() == 3*guestStreams })
 }
 
 // One address has few guests, and its share of the turns is its own.
@@ -166,7 +166,7 @@ func TestGuestsWait(t *testing.T) {
 		t.Errorf("%d are in and %d may wait, want %d waiting", in, kept.Load(), maxWaiting)
 	}
 	server.DisconnectGuests()
-	within(t, 5*time.Second, "all guests to leave", func() bool { return guestsHere(server) == 0 && int(ended.Load()) == in })
+	within(t, 30*time.Second, "all guests to leave", func() bool { return guestsHere(server) == 0 && int(ended.Load()) == in })
 }
 
 // A guest that does not become a peer is sent away, unless it may wait.
@@ -193,7 +193,7 @@ func TestGuestsLeave(t *testing.T) {
 	server.guests.mu.Unlock()
 	passes := start(t, 3, &gateOf{})
 	_, _ = knockAt(t, passes, server, door) // it may be sent away before it is answered
-	within(t, 10*time.Second, "the guest to be sent away", func() bool {
+	within(t, 30*time.Second, "the guest to be sent away", func() bool {
 		_, here := server.Connected(passes.ID())
 		return !here && guestsHere(server) == 1
 	})

@@ -235,7 +235,7 @@ func TestHandshakesAreRefusedBeforeTheyBegin(t *testing.T) {
 		}
 		dial := func(n *Net) error {
 			n.Learn(server.ID(), server.Addrs())
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 			defer cancel()
 			return n.Connect(ctx, server.ID())
 		}
@@ -246,7 +246,7 @@ func TestHandshakesAreRefusedBeforeTheyBegin(t *testing.T) {
 				refused++
 			}
 		}
-		within(t, 10*time.Second, "the strangers with a token to show their keys", func() bool { return gate.about() == tokens })
+		within(t, 30*time.Second, "the strangers with a token to show their keys", func() bool { return gate.about() == tokens })
 		if refused < strangers-tokens {
 			t.Errorf("%s: %d of %d strangers without a token were refused", transport, refused, strangers-tokens)
 		}
@@ -257,12 +257,12 @@ func TestHandshakesAreRefusedBeforeTheyBegin(t *testing.T) {
 			t.Errorf("%s: an address where nobody trusted was before needs no token", transport)
 		}
 		// A packet of the attempt before may still come, and take the token.
-		within(t, 10*time.Second, "a friend with a token to get in", func() bool {
+		within(t, 30*time.Second, "a friend with a token to get in", func() bool {
 			drain(1)
 			return dial(friend) == nil
 		})
 		at := netip.MustParsePrefix("127.0.0.1/32")
-		within(t, 10*time.Second, "its address to be known", func() bool { return h.known(at) })
+		within(t, 30*time.Second, "its address to be known", func() bool { return h.known(at) })
 		drain(0)
 		for range 3 {
 			_ = friend.host.Network().ClosePeer(server.ID())

@@ -129,10 +129,10 @@ func removedBehind(t *testing.T, at int, transport string, inbound, invited bool
 		from, to = peer, server
 	}
 	from.Learn(to.ID(), to.Addrs())
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	if s, err := from.Open(ctx, to.ID(), echo); err == nil {
-		s.SetDeadline(time.Now().Add(10 * time.Second))
+		s.SetDeadline(time.Now().Add(30 * time.Second))
 		b := []byte{1}
 		for range 3 {
 			if _, err = s.Write(b); err == nil {
@@ -149,9 +149,9 @@ func removedBehind(t *testing.T, at int, transport string, inbound, invited bool
 	if asked < at {
 		return asked, false
 	}
-	within(t, 5*time.Second, "the removal to be done", gone.Load)
+	within(t, 30*time.Second, "the removal to be done", gone.Load)
 	// At once, or with the answer to the handshake: nothing but a guest is connected.
-	within(t, 5*time.Second, fmt.Sprintf("after question %d: the connection to end", at), func() bool {
+	within(t, 30*time.Second, fmt.Sprintf("after question %d: the connection to end", at), func() bool {
 		_, up := server.Connected(p)
 		return !up || invited && inbound && guestsHere(server) > 0
 	})
@@ -192,16 +192,16 @@ func TestOpenTakesNoGuestsConnection(t *testing.T) {
 	p := peer.ID()
 	gate.set(p, true)
 	peer.Learn(server.ID(), server.Addrs())
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	back := make(chan error, 1)
 	gate.arm(1, func() {
 		gate.set(p, false)
 		_ = server.Disconnect(p)
 		back <- peer.Connect(ctx, server.ID())
-		within(t, 5*time.Second, "the guest", func() bool { return guestsHere(server) == 1 })
+		within(t, 30*time.Second, "the guest", func() bool { return guestsHere(server) == 1 })
 	})
-	gate.wait = 10 * time.Second
+	gate.wait = 30 * time.Second
 	s, err := server.Open(ctx, p, echo)
 	if err == nil {
 		_, _ = s.Write([]byte{1})

@@ -129,7 +129,7 @@ func within(t *testing.T, limit time.Duration, what string, ok func() bool) time
 // time that the machine had for it.
 func soon(t *testing.T, limit time.Duration, what string, ok func() bool) {
 	t.Helper()
-	stall := testmesh.WatchStall(t)
+	stall := testkit.WatchStall(t)
 	took := within(t, time.Minute, what, ok)
 	if took -= stall.Lost(); took > limit {
 		t.Errorf("%s: it took %s, want at most %s", what, took, limit)

@@ -16,6 +16,7 @@ import (
 	"peercompute/pkg/frame"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/peernet"
+	"peercompute/pkg/testkit"
 	"peercompute/pkg/wire"
 	"peercompute/test/internal/testmesh"
 )
@@ -117,7 +118,7 @@ func TestRemovedInMidStream(t *testing.T) {
 	// The limit is the product's; what peerctl needs to start is not part of it.
 	c := bob.Client()
 	defer c.Close()
-	stall, began := testmesh.WatchStall(t), time.Now()
+	stall, began := testkit.WatchStall(t), time.Now()
 	if _, err := c.RemovePeer(ctx, "eve", false); err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +202,7 @@ func TestRemovedWhileItsProgramRuns(t *testing.T) {
 
 	c := bob.Client()
 	defer c.Close()
-	stall, began := testmesh.WatchStall(t), time.Now()
+	stall, began := testkit.WatchStall(t), time.Now()
 	if _, err := c.RemovePeer(ctx, "eve", true); err != nil { // its workloads stay
 		t.Fatal(err)
 	}

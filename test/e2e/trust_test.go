@@ -11,6 +11,7 @@ import (
 
 	"peercompute/pkg/control"
 	"peercompute/pkg/mesh"
+	"peercompute/pkg/testkit"
 	"peercompute/pkg/wire"
 	"peercompute/test/internal/testmesh"
 )
@@ -39,7 +40,7 @@ func TestRemovedPeer(t *testing.T) {
 		cut <- time.Now()
 	}()
 
-	stall, began := testmesh.WatchStall(t), time.Now()
+	stall, began := testkit.WatchStall(t), time.Now()
 	if out := bob.Must("peers", "remove", "alice", "-o", "json"); !strings.Contains(out, string(w.ID)) {
 		t.Errorf("the answer does not name the workload that was stopped:\n%s", out)
 	}

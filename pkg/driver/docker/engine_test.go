@@ -26,6 +26,7 @@ type engineProxy struct {
 	host    string // for docker.Config
 	alter   func(container map[string]any)
 	started atomic.Int32 // starts that were asked for
+	taken   atomic.Int32 // how many times more a container's name is said to be taken
 	server  atomic.Pointer[http.Server]
 	path    string
 	proxy   *httputil.ReverseProxy
@@ -62,6 +63,12 @@ func (p *engineProxy) listen(t *testing.T) {
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/start") {
 			p.started.Add(1)
+		}
+		if strings.HasSuffix(r.URL.Path, "/containers/create") && p.taken.Add(-1) >= 0 {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusConflict)
+			_, _ = io.WriteString(w, `{"message":"the name is in use"}`)
+			return
 		}
 		p.proxy.ServeHTTP(w, r)
 	})}
@@ -126,6 +133,25 @@ func TestAlteredContainerNeverStarts(t *testing.T) {
 		if left, err := open(t, node).Logs(t.Context(), w.ID, logAll); err == nil || mesh.KindOf(err) != mesh.NotFound {
 			t.Errorf("%s: the container was kept: %v, %v", name, left, err)
 		}
+	}
+}
+
+// A name that stays taken for a while, since the engine still makes the container that a
+// peerd which was killed asked for, is no end of the workload.
+func TestNameThatIsTakenForAWhile(t *testing.T) {
+	needEngine(t)
+	p := newEngineProxy(t, nil)
+	d, err := docker.New(docker.Config{Node: newNode(t), Host: p.host})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	p.taken.Store(5)
+	if err := answer(t, start(t, d, workload(spec(dockertest.Image(t, "testdata/actor"), "serve")))); err != nil {
+		t.Error(err)
+	}
+	if n := p.taken.Load(); n >= 0 {
+		t.Errorf("it was not asked for %d times more", n+1)
 	}
 }
 

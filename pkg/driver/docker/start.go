@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -132,15 +133,28 @@ func (d *Driver) closeWays(ctx context.Context, id mesh.WorkloadID) error {
 	return errors.Join(errs...)
 }
 
+// How often the engine is asked anew for a container whose name is taken.
+const (
+	nameLookFirst = 20 * time.Millisecond
+	nameLookMost  = time.Second
+)
+
 // create makes the container, after removing what an earlier run left. That is
 // met as a conflict of names, so that a first run costs no call.
 func (d *Driver) create(ctx context.Context, want blueprint) (string, error) {
 	made, err := d.cli.ContainerCreate(ctx, want.config, want.host, nil, nil, want.name)
-	if errdefs.IsConflict(err) {
+	// While the engine still makes it for a peerd that was killed, its name is taken and
+	// there is nothing to remove yet.
+	for pause := nameLookFirst; errdefs.IsConflict(err) && ctx.Err() == nil; pause = min(2*pause, nameLookMost) {
 		if err := d.removeContainer(ctx, want.name); err != nil {
 			return "", err
 		}
-		made, err = d.cli.ContainerCreate(ctx, want.config, want.host, nil, nil, want.name)
+		if made, err = d.cli.ContainerCreate(ctx, want.config, want.host, nil, nil, want.name); errdefs.IsConflict(err) {
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+			}
+		}
 	}
 	if list := want.host.CpusetCpus; list != "" && noSuchCores(err) { // it numbers them otherwise
 		d.log.Warn("the container engine numbers its cores in another way, so peers' work may run on all", "cores", list, "err", err)

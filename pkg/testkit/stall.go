@@ -1,4 +1,4 @@
-package testmesh
+package testkit
 
 import (
 	"os"
