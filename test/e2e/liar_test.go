@@ -11,15 +11,24 @@ import (
 	"peercompute/test/internal/testmesh"
 )
 
-// honest has a job run by bob and carol, who agree, and returns what they sign.
-func honest(t *testing.T, alice *testmesh.Node, module, text string) (output string, r receipt) {
+// counted is what the job of these tests reads.
+const counted = "one two\nthree\n"
+
+// honest has a job run by bob and carol for alice, who agree, and returns its module and
+// what they sign.
+func honest(t *testing.T) (alice *testmesh.Node, module, output string, r receipt) {
 	t.Helper()
-	got := alice.CtlIn([]byte(text), "run", "--replicas", "2", module)
+	m := testmesh.New(t)
+	alice, bob, carol := m.Peer("alice"), m.Peer("bob"), m.Peer("carol")
+	m.Lend(bob, alice)
+	m.Lend(carol, alice)
+	module = testmesh.Wasm(t, "wordcount")
+	got := alice.CtlIn([]byte(counted), "run", "--replicas", "2", module)
 	list := receipts(t, alice)
 	if got.Code != 0 || len(list) != 2 || list[0].Fuel != list[1].Fuel || list[0].Output != list[1].Output {
 		t.Fatalf("%+v\n%+v", got, list)
 	}
-	return got.Stdout, list[0]
+	return alice, module, got.Stdout, list[0]
 }
 
 // of waits until alice has a receipt of a peer that check accepts.
@@ -51,13 +60,7 @@ func disputed(r receipt) bool {
 // repeating its run finds it as well.
 func TestLyingPeer(t *testing.T) {
 	t.Parallel()
-	const text = "one two\nthree\n"
-	m := testmesh.New(t)
-	alice, bob, carol := m.Peer("alice"), m.Peer("bob"), m.Peer("carol")
-	m.Lend(bob, alice)
-	m.Lend(carol, alice)
-	count := testmesh.Wasm(t, "wordcount")
-	output, true1 := honest(t, alice, count, text)
+	alice, count, output, true1 := honest(t)
 	for name, tc := range map[string]struct {
 		lie   testmesh.Lie
 		named string
@@ -68,7 +71,7 @@ func TestLyingPeer(t *testing.T) {
 		liar := testmesh.NewLiar(t, testmesh.Runs(tc.lie))
 		alice.Must("peers", "add", liar.Addr(), "--name", name)
 
-		r := alice.CtlIn([]byte(text), "run", "--replicas", "3", "--quorum", "2", count)
+		r := alice.CtlIn([]byte(counted), "run", "--replicas", "3", "--quorum", "2", count)
 		if r.Code != 0 || r.Stdout != output {
 			t.Errorf("two of three are honest: %+v", r)
 		}
@@ -77,7 +80,7 @@ func TestLyingPeer(t *testing.T) {
 			t.Errorf("%s is not named: %s", name, r.Stderr)
 		}
 		lied := of(t, alice, name, disputed)
-		if r := alice.CtlIn([]byte(text), "run", "--replicas", "3", "--quorum", "3", count); r.Code != 125 || r.Stdout != "" || !strings.Contains(r.Stderr, name+" differs: "+tc.named) {
+		if r := alice.CtlIn([]byte(counted), "run", "--replicas", "3", "--quorum", "3", count); r.Code != 125 || r.Stdout != "" || !strings.Contains(r.Stderr, name+" differs: "+tc.named) {
 			t.Errorf("all three were waited for: %+v", r)
 		}
 		if lied.Flaw != "" {
@@ -101,17 +104,11 @@ func TestLyingPeer(t *testing.T) {
 // compared all the same.
 func TestQuorumDoesNotWait(t *testing.T) {
 	t.Parallel()
-	const text = "one two\nthree\n"
-	m := testmesh.New(t)
-	alice, bob, carol := m.Peer("alice"), m.Peer("bob"), m.Peer("carol")
-	m.Lend(bob, alice)
-	m.Lend(carol, alice)
-	count := testmesh.Wasm(t, "wordcount")
-	output, sample := honest(t, alice, count, text)
+	alice, count, output, sample := honest(t)
 	release := make(chan struct{})
 	slow := testmesh.NewLiar(t, testmesh.Runs(testmesh.Lie{Output: "late\n", Fuel: sample.Fuel, Memory: sample.PeakMemory, After: release}))
 	alice.Must("peers", "add", slow.Addr(), "--name", "slow")
-	r := alice.CtlIn([]byte(text), "run", "--replicas", "3", "--quorum", "2", count)
+	r := alice.CtlIn([]byte(counted), "run", "--replicas", "3", "--quorum", "2", count)
 	if r.Code != 0 || r.Stdout != output || !strings.Contains(r.Stderr, "slow was not waited for") {
 		t.Fatalf("%+v", r)
 	}
