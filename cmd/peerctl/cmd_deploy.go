@@ -47,10 +47,10 @@ An image that only this machine has is sent along, if the peer lets you; with --
 it always is. A directory with a Dockerfile (./DIR) is built on this machine, never
 on the peer's.
 
-With --file the services of a Compose file are deployed, on a private network of
-their own: a port that it publishes becomes a public name. What of the file cannot
-be had is named, all of it, before anything is done. Services that are as the file
-says are left alone.
+With --file the services of a Compose file are deployed, in private networks of
+their own: a port that it publishes becomes a public name, unless --publish=false.
+What of the file cannot be had is named, all of it, before anything is done. Services
+that are as the file says are left alone; see also: peerctl down.
 
 Where you have a workload of that name there already, this updates it: the new
 revision starts beside the old one and takes its place once it is ready. The URL

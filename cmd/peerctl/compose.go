@@ -21,7 +21,7 @@ import (
 )
 
 // composeFlags are what goes with deploy --file; the file says all the rest.
-var composeFlags = []string{"file", "peer", "gateway", "dry-run", "push", "recreate", "profile", "output", "home"}
+var composeFlags = []string{"file", "peer", "gateway", "dry-run", "push", "recreate", "profile", "publish", "output", "home"}
 
 // step is what is done about one service of a Compose file.
 type step struct {
@@ -51,6 +51,9 @@ func (a *app) deployFile(cmd *cobra.Command, f *deployFlags, args []string) erro
 	})
 	if len(other) > 0 {
 		return usagef("with --file these are said in the file: %s", strings.Join(other, ", "))
+	}
+	if !cmd.Flags().Changed("publish") {
+		f.publish = true // what the file publishes
 	}
 	ctx := cmd.Context()
 	return a.withClient(func(c *control.Client) error {
@@ -159,8 +162,14 @@ func (a *app) plan(ctx context.Context, c *control.Client, f *deployFlags, proje
 	}
 	var foreign []string
 	for _, s := range project.Services {
-		if s.Spec.Publish != nil {
+		switch port := s.Spec.Port; {
+		case s.Spec.Publish == nil:
+		case f.publish:
 			s.Spec.Publish.Gateway = f.gateway
+			s.Notes = append([]string{fmt.Sprintf("port %d gets the public name", port)}, s.Notes...)
+		default:
+			s.Spec.Publish = nil
+			s.Notes = append([]string{fmt.Sprintf("reach it with: peerctl port-forward %s %d:%d", s.Spec.Name, port, port)}, s.Notes...)
 		}
 		st := step{Name: s.Spec.Name, Action: "create", Image: s.Spec.Image, service: s}
 		have, err := c.Workload(ctx, s.Spec.Name, f.peer)

@@ -38,7 +38,7 @@ func TestLoad(t *testing.T) {
 			Secrets:   []mesh.SecretMount{{Name: "shop-password", Target: "password"}, {Name: "shop-cert", Target: "tls.pem"}},
 			Health:    &mesh.Health{Check: mesh.CheckCommand, Command: []string{"/bin/sh", "-c", "pg_isready -U shop"}, Interval: 5 * time.Second, Timeout: 2 * time.Second, Retries: 4},
 		}},
-		{Notes: []string{"port 8080 gets the public name"}, Spec: mesh.Spec{
+		{Spec: mesh.Spec{
 			Name: "shop-web", Project: "shop", Aliases: []string{"web"}, Runtime: mesh.Container, Image: "shop:2", Network: "shop", Port: 8080, Publish: &mesh.Publication{},
 			Args: []string{"serve", "--port", "8080"}, Env: []string{"COLOUR=red", "DATABASE=db:5432", "FROM_FILE=yes", "PASSED=on"},
 			Resources: mesh.Resources{MilliCPU: 500, Memory: 256 << 20},

@@ -49,7 +49,6 @@ func ports(spec *mesh.Spec, s types.ServiceConfig, say, note func(string, ...any
 	}
 	if public != 0 {
 		spec.Port, spec.Publish = uint16(public), &mesh.Publication{}
-		note("port %d gets the public name", public)
 	}
 	if len(rest) > 0 {
 		more := ""
