@@ -199,13 +199,11 @@ func TestPortForwardOfAGuest(t *testing.T) {
 	}
 	f.end(t)
 	f = begin(t, alice, nil, "port-forward", "hello", ":81")
-	c, err := net.Dial("tcp", f.line(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if err := broken(t, c, time.Minute); err != nil {
-		t.Error(err)
+	if c, err := net.Dial("tcp", f.line(t)); err == nil { // it may be reset before it is made
+		defer c.Close()
+		if err := broken(t, c, time.Minute); err != nil {
+			t.Error(err)
+		}
 	}
 	f.end(t)
 	if !strings.Contains(f.errs.String(), "one port alone") {
