@@ -12,6 +12,7 @@ import (
 
 	"peercompute/gateway"
 	"peercompute/pkg/mesh"
+	"peercompute/pkg/testkit"
 	"peercompute/test/internal/testmesh"
 )
 
@@ -117,9 +118,9 @@ func TestTakeover(t *testing.T) {
 	within(t, 30*time.Second, "visits", func() bool { return visits.Load() > 0 })
 	for round := range 3 {
 		alice.Must("stop", "shop", "--peer", "bob")
-		stopped := time.Now() // the stop is acknowledged
+		stall, stopped := testkit.WatchStall(t), time.Now() // the stop is acknowledged
 		within(t, 20*time.Second, "the name to be gone", func() bool { code, _ := get(url); return code == http.StatusNotFound })
-		gone := time.Since(stopped)
+		gone := time.Since(stopped) - stall.Lost()
 		theirs := strings.TrimSpace(mallory.Must("deploy", testmesh.Tiny(t, "mallory's"), "--peer", "self", "--name", fmt.Sprint("shop", strings.Repeat("x", round)), "--publish"))
 		if theirs == url {
 			t.Fatal("another peer was given the owner's address")
