@@ -52,7 +52,8 @@ func TestRealPrograms(t *testing.T) {
 	m.Route(bob, gw)
 
 	// What it may not write it says, and what to do about it is said too.
-	refused(t, alice.Ctl("deploy", web, "--peer", "bob", "--name", "strict", "--port", "80", "--restart", "no", "--", "-g", "daemon off;"), "Read-only file system", "--tmpfs /")
+	// It listens before it tries to write: only an answer shows that it runs.
+	refused(t, alice.Ctl("deploy", web, "--peer", "bob", "--name", "strict", "--port", "80", "--health", "http:/", "--restart", "no", "--", "-g", "daemon off;"), "Read-only file system", "--tmpfs /")
 	alice.Must("rm", "-f", "strict")
 	site := deploy(t, alice, web, "--peer", "bob", "--name", "site", "--port", "80", "--publish",
 		"--tmpfs", "/run", "--tmpfs", "/var/cache/nginx", "--", "-g", "daemon off;")
