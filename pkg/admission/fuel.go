@@ -35,7 +35,8 @@ func nextDay(now time.Time) time.Time {
 }
 
 // readAccount is p's account as of today. A new day begins with nothing burnt. If
-// the clock was set back, the count goes on: nothing is given twice.
+// the clock was set back, the count goes on as that earlier day's, so that one wrong
+// clock locks no peer out; the day after it is then given once more.
 func readAccount(tx *store.Tx, p mesh.PeerID, now time.Time) (a account, err error) {
 	if _, err = tx.GetJSON(store.Fuel, []byte(p), &a); err != nil {
 		return a, err
