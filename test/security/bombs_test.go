@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -18,10 +19,10 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 
-	"peercompute/pkg/control"
 	"peercompute/pkg/driver/docker/dockertest"
 	"peercompute/pkg/mesh"
 	"peercompute/pkg/testkit"
+	"peercompute/pkg/wire"
 	"peercompute/test/internal/testmesh"
 )
 
@@ -136,14 +137,15 @@ func TestBombs(t *testing.T) {
 	})
 	t.Run("spam", func(t *testing.T) {
 		const perMinute = 120
-		bob.Must("peers", "allow", "alice", "--requests", fmt.Sprint(perMinute, "/min"), "--memory", "64M")
-		c := alice.Client()
-		defer c.Close()
+		// A program that only asks: what a peerd and an engine of the griefer's would cost
+		// is not this machine's to bear.
+		mallory := testmesh.NewActor(t, bob.Addrs()...)
+		bob.Must("peers", "add", mallory.Key.ID.String(), "--name", "mallory", "--allow", "deploy", "--requests", fmt.Sprint(perMinute, "/min"), "--memory", "64M")
 		refused := map[string]int{}
 		ask := func() {
-			_, err := c.Deploy(t.Context(), control.Deploy{Peer: "bob", Spec: mesh.Spec{
+			err := mallory.Requests.Do(t.Context(), bob.ID(), wire.VerbDeploy, wire.Deploy{Spec: mesh.Spec{
 				Name: "spam", Runtime: mesh.Container, Image: "none/such:1", Resources: mesh.Resources{Memory: 1 << 30},
-			}}, func(control.DeployEvent) {})
+			}}, nil)
 			rule := "none"
 			if err != nil {
 				rule = mesh.AsError(err).Rule
@@ -158,13 +160,12 @@ func TestBombs(t *testing.T) {
 		stop := make(chan struct{})
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			tick := time.NewTicker(time.Minute / (10 * perMinute))
-			defer tick.Stop()
+			const mean = time.Minute / (10 * perMinute)
 			for {
 				select {
 				case <-stop:
 					return
-				case now := <-tick.C:
+				case now := <-time.After(time.Duration(rand.ExpFloat64() * float64(mean))): // it keeps no step with visitors
 					if goesOff(now) {
 						ask()
 					}
