@@ -70,6 +70,8 @@ type Config struct {
 type Server struct {
 	cfg Config
 
+	pace pace
+
 	mu  sync.Mutex
 	all int                 // requests that are handled now
 	of  map[mesh.PeerID]int // by peer
@@ -108,6 +110,10 @@ func (s *Server) request(ctx context.Context, st *peernet.Stream) {
 		return
 	}
 	defer s.leave(st.Peer())
+	if !s.pace.await(ctx, st.Peer()) {
+		st.Reset()
+		return
+	}
 	st.SetReadDeadline(time.Now().Add(readTimeout))
 	data, err := wire.ReadMessage(st, wire.MaxRequest)
 	if err != nil {
@@ -145,11 +151,15 @@ func (s *Server) serve(ctx context.Context, st *peernet.Stream, data []byte) err
 	o, err := wire.OpenRequest(data)
 	if err != nil {
 		// Not even well formed: there is no request to answer in its name.
+		s.pace.refused(st.Peer(), time.Now())
 		s.cfg.Audit.Note(s.refused(st.Peer(), "unreadable", err))
 		return s.answerUnsigned(st, data, err)
 	}
 	ticket, prior, err := s.cfg.Gate.Admit(ctx, st.Peer(), o)
 	if err != nil {
+		if tooOften(err) {
+			s.pace.refused(st.Peer(), time.Now())
+		}
 		s.cfg.Audit.Note(s.refused(st.Peer(), o.Verb.String(), err))
 		answer, sealErr := s.seal(o, st.Peer(), nil, err) // who sent it need not be who signed it
 		if sealErr != nil {

@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -37,10 +38,8 @@ func WatchStall(t testing.TB) *Stall {
 				return
 			case <-time.After(stallTurn):
 			}
-			if _, err := f.WriteAt([]byte{1}, 0); err == nil {
-				err = f.Sync()
-			}
-			if err != nil {
+			_, err := f.WriteAt([]byte{1}, 0)
+			if err := errors.Join(err, f.Sync()); err != nil {
 				t.Error(err)
 				return
 			}
