@@ -102,6 +102,21 @@ type bodySender struct {
 	got      int       // bytes in this window
 	returned time.Time // when the last Read returned
 	deadline time.Time // the read deadline that is set
+
+	mu   sync.Mutex
+	over bool // no deadline of read's takes the place of finish's
+}
+
+// setDeadline sets the read deadline, unless the last one was set already.
+func (s *bodySender) setDeadline(at time.Time, last bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return false
+	}
+	s.over = last
+	_ = s.rc.SetReadDeadline(at)
+	return true
 }
 
 // startBody sends the body in a goroutine of its own; nil if there is none.
@@ -240,7 +255,9 @@ func (s *bodySender) read(b []byte) (int, error) {
 	}
 	if end := s.window.Add(length); end.Sub(s.deadline).Abs() > length/10 {
 		s.deadline = end
-		_ = s.rc.SetReadDeadline(end.Add(length / 10))
+		if !s.setDeadline(end.Add(length/10), false) {
+			return 0, os.ErrDeadlineExceeded
+		}
 	}
 	n, err := s.x.r.Body.Read(b)
 	s.returned = time.Now()
@@ -291,7 +308,7 @@ func (s *bodySender) finish(whole bool) bool {
 		return s.sent
 	}
 	s.x.u.stream.Reset()
-	_ = s.rc.SetReadDeadline(time.Unix(1, 0))
+	s.setDeadline(time.Unix(1, 0), true)
 	<-s.done
 	_ = s.rc.SetReadDeadline(time.Now().Add(drainTimeout))
 	return false
