@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -223,18 +222,10 @@ func (n *Node) onPutModule(_ context.Context, c *request.Call) (request.Reply, e
 	} else if mesh.KindOf(err) != mesh.NotFound {
 		return request.Reply{}, err
 	}
-	release, err := n.uploads.take(c.From, in.Size)
-	if err != nil {
-		return request.Reply{}, err
-	}
-	return request.Reply{Body: wire.PutModuleReply{}, Cancel: release, Stream: func(ctx context.Context, s *peernet.Stream) error {
-		defer release()
-		r := &exactly{r: bufio.NewReaderSize(deadlineReader{s}, 64<<10), left: in.Size}
-		if _, _, err := n.cfg.Modules.put(ctx, r, in.Digest, n.modulesInUse); err != nil {
-			return endWithError(s, err)
-		}
-		return frame.Write(deadlineWriter{s}, wire.FrameEnd, nil)
-	}}, nil
+	return n.uploads.receive(c.From, in.Size, wire.PutModuleReply{}, func(ctx context.Context, r io.Reader) error {
+		_, _, err := n.cfg.Modules.put(ctx, r, in.Digest, n.modulesInUse)
+		return err
+	})
 }
 
 type deadlineReader struct{ s *peernet.Stream }

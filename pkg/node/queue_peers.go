@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bufio"
 	"context"
 	"io"
 
@@ -56,18 +55,10 @@ func (n *Node) onPutInput(_ context.Context, c *request.Call) (request.Reply, er
 	} else if mesh.KindOf(err) != mesh.NotFound {
 		return request.Reply{}, err
 	}
-	release, err := n.uploads.take(c.From, in.Size)
-	if err != nil {
-		return request.Reply{}, err
-	}
-	return request.Reply{Body: wire.PutInputReply{}, Cancel: release, Stream: func(ctx context.Context, s *peernet.Stream) error {
-		defer release()
-		r := &exactly{r: bufio.NewReaderSize(deadlineReader{s}, 64<<10), left: in.Size}
-		if _, _, err := inputs.Put(ctx, r, in.Digest, n.inputsInUse(c.From)); err != nil {
-			return endWithError(s, err)
-		}
-		return frame.Write(deadlineWriter{s}, wire.FrameEnd, nil)
-	}}, nil
+	return n.uploads.receive(c.From, in.Size, wire.PutInputReply{}, func(ctx context.Context, r io.Reader) error {
+		_, _, err := inputs.Put(ctx, r, in.Digest, n.inputsInUse(c.From))
+		return err
+	})
 }
 
 // mayDeploy refuses who may not run anything here.

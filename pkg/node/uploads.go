@@ -1,9 +1,16 @@
 package node
 
 import (
+	"bufio"
+	"context"
+	"io"
 	"sync"
 
+	"peercompute/pkg/frame"
 	"peercompute/pkg/mesh"
+	"peercompute/pkg/peernet"
+	"peercompute/pkg/request"
+	"peercompute/pkg/wire"
 )
 
 // maxUploading bounds what one peer's modules and inputs may come to that are on their way
@@ -35,4 +42,19 @@ func (u *uploads) take(p mesh.PeerID, size int64) (release func(), err error) {
 			delete(u.of, p)
 		}
 	}), nil
+}
+
+// receive answers p with body, and gives put the size bytes that follow on the stream.
+func (u *uploads) receive(p mesh.PeerID, size int64, body any, put func(context.Context, io.Reader) error) (request.Reply, error) {
+	release, err := u.take(p, size)
+	if err != nil {
+		return request.Reply{}, err
+	}
+	return request.Reply{Body: body, Cancel: release, Stream: func(ctx context.Context, s *peernet.Stream) error {
+		defer release()
+		if err := put(ctx, &exactly{r: bufio.NewReaderSize(deadlineReader{s}, 64<<10), left: size}); err != nil {
+			return endWithError(s, err)
+		}
+		return frame.Write(deadlineWriter{s}, wire.FrameEnd, nil)
+	}}, nil
 }

@@ -102,6 +102,9 @@ func (d *Driver) noteKill(ctx context.Context, id string) {
 	d.log.Warn("a container is "+heldKills, "container", id)
 	if err := d.giveCPU(ctx, id, func(own int64) int64 { return min(own, heldCPU) }); err != nil && ctx.Err() == nil {
 		d.log.Warn("cannot hold it", "container", id, "err", err)
+		d.mu.Lock()
+		delete(d.kills, id) // nobody is told that it is; the next few are a new occasion
+		d.mu.Unlock()
 	}
 }
 
